@@ -1,0 +1,81 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+CANCEL := .venv-cancel
+CANCEL_INSTALLED := $(CANCEL)/.installed
+
+.PHONY: test-crash cancel-matrix cancel-selection help install lint format types test test-unit test-e2e demo airflow bench build package-check clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	@touch $@
+
+install: $(INSTALLED) ## make .venv with everything in it
+
+lint: $(INSTALLED) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED) ## mypy, strict
+	$(BIN)/mypy
+
+test: $(INSTALLED) ## every test, the ones in a real Airflow included
+	$(BIN)/coverage erase
+	$(BIN)/python -m pytest --cov --cov-report= --ignore tests/e2e
+# Now and then a locked SQLite, or a race of Airflow's own scheduler, fails a run: what fails twice is ours.
+	$(BIN)/python -m pytest --cov --cov-append --cov-report= tests/e2e || \
+		$(BIN)/python -m pytest --cov --cov-append --cov-report= tests/e2e --last-failed
+	$(BIN)/coverage report
+
+test-unit: $(INSTALLED) ## the quick ones: no Airflow processes
+	$(BIN)/python -m pytest tests/unit tests/contract
+
+test-crash: $(INSTALLED) ## kill workers at every step of a create, on an Airflow of its own
+	$(BIN)/python -m pytest -m crash tests/e2e
+
+test-e2e: $(INSTALLED) ## only the ones in a real Airflow
+	$(BIN)/python -m pytest tests/e2e
+
+# Celery and the database driver are for the matrix alone, the project does not depend on them.
+$(CANCEL_INSTALLED): pyproject.toml tests/cancel/requirements.txt
+	$(PYTHON) -m venv $(CANCEL)
+	$(CANCEL)/bin/python -m pip install --quiet --upgrade pip uv
+	$(CANCEL)/bin/uv pip install --quiet --python $(CANCEL)/bin/python --editable '.[dev]' --requirement tests/cancel/requirements.txt
+	@touch $@
+
+cancel-matrix: $(CANCEL_INSTALLED) ## every way to cancel, clear and kill, the racy ones 20 times: hours; root on Debian
+	$(CANCEL)/bin/python -m tests.harness.services
+	$(CANCEL)/bin/python -m tests.cancel
+
+cancel-selection: $(CANCEL_INSTALLED) ## the part of it that every change has to pass
+	$(CANCEL)/bin/python -m tests.harness.services
+	$(CANCEL)/bin/python -m tests.cancel --selection
+
+demo: $(INSTALLED) ## a real Airflow, the emulator, three DAGs, one summary
+	$(BIN)/python -m tests.demo $(ARGS)
+
+airflow: $(INSTALLED) ## the same, with the UI left up until Ctrl-C
+	$(BIN)/python -m tests.demo --stay $(ARGS)
+
+bench: $(INSTALLED) ## what waiting and importing cost, beside the peers: about 20 minutes, ARGS=--quick for two
+	$(BIN)/python -m tests.bench $(ARGS)
+
+build: $(INSTALLED) ## wheel and sdist into dist/
+	$(BIN)/python -m build --installer uv
+
+package-check: $(INSTALLED) ## build wheel and sdist, install each into a clean environment, and use it there
+	$(BIN)/python -m tests.package
+
+clean: ## forget the environment and every result
+	rm -rf $(VENV) $(CANCEL) .venv-bench .airflow dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* .hypothesis
