@@ -1,0 +1,202 @@
+"""The wire types of Capy's REST API: tolerant when they read, so that a new field or state breaks no wait."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+if TYPE_CHECKING:
+    from pydantic import ModelWrapValidatorHandler
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _none_is_empty(value: Any) -> Any:
+    return [] if value is None else value
+
+
+# What was a text once may come as a number or an object later: it is kept as the text that stood in the JSON.
+Text = Annotated[str, BeforeValidator(_as_text)]
+OptionalText = Annotated[str | None, BeforeValidator(lambda value: value if value is None else _as_text(value))]
+Listed = Annotated[list[T], BeforeValidator(_none_is_empty)]
+
+
+def parse_timestamp(text: str) -> datetime | None:
+    """Read one of Capy's timestamps.
+
+    Args:
+        text: what the API sent; ISO 8601 so far, but the contract only promises a string.
+
+    Returns:
+        an aware ``datetime`` in UTC, or ``None`` when the text is no date.
+    """
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+class _Wire(BaseModel):
+    # "allow" keeps fields we do not know yet, in `model_extra`, for callers who know them already.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        protected_namespaces=(),
+        loc_by_alias=False,
+    )
+    # The fields that decisions rest on: an answer in which one of them cannot be read is refused. Any other field
+    # that cannot be read takes its default, because a wait must not end over a colour.
+    decisive: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _without_the_unreadable(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            unreadable = {str(item["loc"][0]) for item in error.errors(include_input=False) if item["loc"]}
+            if not isinstance(data, dict) or not unreadable or unreadable & cls.decisive:
+                raise
+            dropped = unreadable | {to_camel(name) for name in unreadable}
+            return handler({name: value for name, value in data.items() if name not in dropped})
+
+
+class ThreadTask(_Wire):
+    """One task of a thread; ``status`` is ``backlog``, ``queued``, ``in_progress``, ``needs_review``, ``completed``, ``error``, ``archived`` or a value that came later."""
+
+    id: Text = ""
+    thread_index: int | None = None
+    identifier: Text = ""
+    title: Text = ""
+    status: Text = ""
+
+
+class Participant(_Wire):
+    """Somebody who took part in a thread; ``user_type`` is ``human`` or ``service_user``."""
+
+    user_id: Text = ""
+    user_type: Text = ""
+    first_participated_at: Text = ""
+    last_participated_at: Text = ""
+
+
+class PullRequest(_Wire):
+    """A pull request of a thread; ``state`` is a free text (a merged one may read ``closed``)."""
+
+    number: int | None = None
+    url: Text = ""
+    repo_full_name: Text = ""
+    state: Text = ""
+    head_ref: Text = ""
+    base_ref: Text = ""
+    draft: bool = False
+
+
+class SlackThread(_Wire):
+    """A Slack thread that a Capy thread reports to."""
+
+    team_id: Text = ""
+    channel_id: Text = ""
+    thread_ts: Text = ""
+    url: Text = ""
+
+
+class Tag(_Wire):
+    """A tag of the organisation."""
+
+    name: Text = ""
+    color: Text = ""
+
+
+class _ThreadCore(_Wire):
+    id: str = Field(min_length=1)
+    project_id: Text = ""
+    title: OptionalText = None
+    status: Text = ""
+    run_state: str
+    waiting_on: Listed[Text] = []
+    blocked_on: Listed[Text] = []
+    pending_wakeups: Annotated[int, BeforeValidator(lambda value: value or 0)] = 0
+    participants: Listed[Participant] = []
+    tags: Listed[Tag] = []
+    created_at: Text = ""
+
+    @property
+    def created(self) -> datetime | None:
+        """``created_at`` as an aware UTC ``datetime``, or ``None`` when it is no date."""
+        return parse_timestamp(self.created_at)
+
+
+class CreatedThread(_ThreadCore):
+    """Answer of ``createAndStartThread``: no tasks and no pull requests yet.
+
+    Only the id is taken as truth: a thread that exists must not be lost because another field drifted.
+    """
+
+    decisive = frozenset({"id"})
+
+    run_state: Text = ""
+    slack: SlackThread | None = None
+
+
+class Thread(_ThreadCore):
+    """Answer of ``getThread`` and an item of ``listThreads``.
+
+    ``run_state`` is ``running``, ``queued``, ``waiting``, ``blocked``, ``ready``, ``archived`` or a value that came
+    later; ``status`` (``active``, ``idle``, ``archived``) alone never tells that a thread is done.
+    """
+
+    decisive = frozenset({"id", "run_state", "status", "waiting_on", "blocked_on", "pending_wakeups", "tasks"})
+
+    tasks: Listed[ThreadTask] = []
+    pull_requests: Listed[PullRequest] = []
+    slack_threads: Listed[SlackThread] = []
+    updated_at: Text = ""
+
+
+class ThreadPage(_Wire):
+    """Answer of ``listThreads``: one page, and the cursor of the next."""
+
+    # A page without one of its threads, or without its cursor, would make a look-up believe that there is none.
+    decisive = frozenset({"items", "next_cursor", "has_more"})
+
+    items: list[Thread]
+    next_cursor: OptionalText = None
+    has_more: bool = False
+
+
+class StoppedThread(_Wire):
+    """Answer of ``stopThread``; the stop is asynchronous, so ``status`` may still be ``active``."""
+
+    id: Text = ""
+    status: Text = ""
+
+
+class ErrorBody(_Wire):
+    """The inside of Capy's ``{"error": …}``."""
+
+    code: Text = ""
+    message: Text = ""
+    details: Any = None
+
+
+class ErrorAnswer(_Wire):
+    """Capy's error answer."""
+
+    decisive = frozenset({"error"})
+
+    error: Annotated[ErrorBody, BeforeValidator(lambda value: {"message": value} if isinstance(value, str) else value)]
