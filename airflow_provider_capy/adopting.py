@@ -1,0 +1,186 @@
+"""Goes on with a thread that is there already, whoever remembers it, or brings it to rest before another replaces it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_capy.api.calls import get_thread
+from airflow_provider_capy.creating import PATIENCE, Patience, find_shared, look_up, outcome_unknown
+from airflow_provider_capy.exceptions import (
+    CapyError,
+    CapyNotFoundError,
+    CapyRequestError,
+    CapyStopUnconfirmedError,
+    CapyThreadError,
+)
+from airflow_provider_capy.flow import run
+from airflow_provider_capy.lifecycle import failed_tasks
+from airflow_provider_capy.stopping import stop_and_confirm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_capy.api.models import CreatedThread, Thread
+    from airflow_provider_capy.flow import Flow, R
+    from airflow_provider_capy.hooks.capy import CapyHook
+    from airflow_provider_capy.identity import Record, TaskIdentity
+    from airflow_provider_capy.remembering import RecordStore
+
+REPLACE_STOP_SECONDS = 60.0
+
+
+@dataclass
+class ThreadOfTask:
+    """A task, and what it takes to find the thread that is its own.
+
+    Attributes:
+        hook: the connection.
+        store: what earlier tries left.
+        task: who we are.
+        clear_number: how often the run has been cleared.
+        project_id: where the thread is to be.
+        fields: the other fields of ``CreateThreadBody``, ``prompt`` among them.
+        durable: whether to remember and to put the reference into the prompt.
+        reference: a reference of the user's own, which deduplicates across runs.
+        fail_on_task_error: whether a ready thread with a failed task has ended badly.
+        stop_on_kill: whether a thread may be stopped that is to be replaced.
+        log: the task's logger.
+        max_tries: of the task instance, see :class:`~airflow_provider_capy.identity.Attempt`.
+        announce: called with the intent before it is written, so that others can find the thread.
+        sending: called right before the create is sent.
+        patience: how long lookups go on.
+        clock: gives epoch seconds.
+        sleep: called with the seconds of each pause.
+    """
+
+    hook: CapyHook
+    store: RecordStore
+    task: TaskIdentity
+    clear_number: int
+    project_id: str
+    fields: dict[str, Any]
+    durable: bool
+    reference: str | None
+    fail_on_task_error: bool
+    stop_on_kill: bool
+    log: Any
+    max_tries: int | None = None
+    announce: Callable[[Record], None] = lambda _: None
+    sending: Callable[[], None] = lambda: None
+    patience: Patience = PATIENCE
+    clock: Callable[[], float] = field(default=time.time)
+    sleep: Callable[[float], None] = field(default=time.sleep)
+
+    def _reattach(self, record: Record) -> Record | None:
+        """Return the record when its thread still counts."""
+        thread_id = record.thread_id or ""
+        try:
+            thread: Thread = self.hook.client.send(get_thread(thread_id))
+        except CapyNotFoundError:
+            self.log.warning("Thread %s of an earlier try does not exist any more; a new one is started", thread_id)
+            return None
+        except CapyRequestError as error:
+            error.args = (f"{error}. Thread {thread_id} of an earlier try was left as it is; a retry goes on with it",)
+            raise
+        if (why := self._does_not_count(thread)) is not None:
+            self.log.warning("Thread %s of an earlier try %s; a new one is started", thread_id, why)
+            return None
+        self.log.info(
+            "Reattached to thread %s of an earlier try, %s: %s", thread_id, thread.run_state, record.thread_url
+        )
+        now = record.model_copy(
+            update={"clear_number": self.clear_number, "max_tries": self.max_tries, "running": True}
+        )
+        return now if now == record else self._store(now)
+
+    def _does_not_count(self, thread: Thread) -> str | None:
+        """Say why a try must not go on with a thread; ``None`` when it may."""
+        if thread.status == "archived" or thread.run_state == "archived":
+            return "was archived"
+        if thread.run_state == "ready" and self.fail_on_task_error and failed_tasks(thread):
+            return "ended with a failed task"
+        return None
+
+    def _adopt(self, record: Record) -> Record | None:
+        """Return the record with the thread that an earlier try may have started, if it did."""
+        lag = self.patience.index_lag
+        self.log.info("An earlier try may have started a thread; looking for the reference %s", record.reference)
+        try:
+            found = self._run(
+                look_up(
+                    record.reference,
+                    project_id=record.project_id,
+                    not_before=None if self.reference else record.intended_at,
+                    until=max(self.clock(), record.intended_at + lag) + lag,
+                    clock=self.clock,
+                    patience=self.patience,
+                )
+            )
+        except CapyRequestError as error:
+            raise outcome_unknown(record.reference, f"{error}. This try started nothing") from error
+        return None if found is None else self._keep(record, found, "of an earlier try was found by its reference")
+
+    def _find_shared(self, reference: str, generation: int) -> tuple[Thread | None, int]:
+        flow = find_shared(
+            reference,
+            generation,
+            project_id=self.project_id,
+            counts=lambda thread: self._does_not_count(thread) is None,
+            clock=self.clock,
+            patience=self.patience,
+        )
+        try:
+            return self._run(flow)
+        except CapyRequestError as error:
+            error.args = (f"{error}. Nothing was started: the reference {reference!r} has to be looked up first",)
+            raise
+
+    def _stop_old(self, record: Record) -> None:
+        """Bring the thread that a new one is to replace to rest."""
+        if record.thread_id is None and (found := self._adopt(record)) is not None:
+            record = found
+        if (thread_id := record.thread_id) is None:
+            return
+        what = f"thread {thread_id} of an earlier try, which {record.ended or 'was cleared'},"
+        if not self.stop_on_kill:
+            self.log.warning("Replacing %s leaves it as it is, since stop_on_kill is off", what)
+            return
+        try:
+            report = self._run(stop_and_confirm(thread_id, timeout=REPLACE_STOP_SECONDS, clock=self.clock))
+        except CapyRequestError as error:
+            error.args = (f"{error}. Replacing {what} failed: it could not be stopped, and nothing was started",)
+            raise
+        self.log.info("Replacing %s: %s", what, report.in_words)
+        if not report.is_over:
+            raise CapyStopUnconfirmedError(
+                f"Replacing {what} failed: {report.in_words}. No second one was started; a retry stops it again first",
+                thread_id=thread_id,
+                thread_url=record.thread_url,
+            )
+
+    def _keep(self, record: Record, thread: CreatedThread | Thread, how: str) -> Record:
+        return self._store(self._with_thread(record, thread, how))
+
+    def _store(self, record: Record) -> Record:
+        try:
+            return self.store.write(record)
+        except CapyThreadError:
+            # A kill came into the write.
+            raise
+        except CapyError as error:
+            # The thread is there, and what is stored already leads a retry to it.
+            self.log.warning(
+                "What is known of thread %s could not be stored (%s); a retry finds it by its reference %s",
+                *(record.thread_id, error.__cause__, record.reference),
+            )
+            return record
+
+    def _with_thread(self, record: Record, thread: CreatedThread | Thread, how: str) -> Record:
+        url = self.hook.thread_url(thread.id, record.project_id)
+        self.log.info("Thread %s %s: %s", thread.id, how, url)
+        return record.model_copy(update={"thread_id": thread.id, "thread_url": url})
+
+    def _run(self, flow: Flow[R]) -> R:
+        return run(flow, self.hook.client, self.sleep)

@@ -1,0 +1,167 @@
+"""How a wait ended: the one event that crosses the triggerer, and what a task makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from airflow_provider_capy import exceptions
+from airflow_provider_capy.exceptions import (
+    CapyAPIError,
+    CapyError,
+    CapyPollError,
+    CapyRequestError,
+    CapyThreadArchivedError,
+    CapyThreadBlockedError,
+    CapyThreadError,
+    CapyThreadTaskError,
+    CapyThreadTimeoutError,
+)
+from airflow_provider_capy.lifecycle import Outcome
+
+
+class PollFailure(BaseModel):
+    """A request error in a form that survives the triggerer: the class's name and its attributes."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    error: str
+    message: str
+    method: str = ""
+    path: str = ""
+    status_code: int = 0
+    code: str = ""
+    details: Any = None
+    at_once: bool = True
+    failures: int = 1
+
+    def exception(self) -> CapyRequestError:
+        """Return the error as it was raised, of the same class."""
+        kind = getattr(exceptions, self.error, CapyRequestError)
+        if not (isinstance(kind, type) and issubclass(kind, CapyRequestError)):
+            kind = CapyRequestError
+        fields: dict[str, Any] = {"method": self.method, "path": self.path}
+        if issubclass(kind, CapyAPIError):
+            fields |= {"status_code": self.status_code, "code": self.code, "details": self.details}
+        elif issubclass(kind, exceptions.CapyResponseError):
+            fields |= {"status_code": self.status_code}
+        return kind(self.message, **fields)
+
+
+class Payload(dict[str, Any]):
+    """A dumped event. Airflow writes the whole ``repr`` of what a trigger fires into the task's log: this one is short."""
+
+    def __repr__(self) -> str:
+        return f"{self.get('thread_id')}: {self.get('outcome')}"
+
+
+class WaitEvent(BaseModel):
+    """How a wait ended.
+
+    Attributes:
+        outcome: see :class:`~airflow_provider_capy.lifecycle.Outcome`.
+        thread_id: the thread.
+        thread_url: its web address.
+        thread: the summary of the last look (see :func:`~airflow_provider_capy.lifecycle.summary`); empty without one.
+        failure: why polling ended, for ``poll_failed``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    outcome: Outcome
+    thread_id: str
+    thread_url: str = ""
+    thread: dict[str, Any] = {}
+    failure: PollFailure | None = None
+
+    @classmethod
+    def failed(
+        cls, thread_id: str, thread_url: str, error: CapyRequestError, *, at_once: bool, failures: int = 1
+    ) -> WaitEvent:
+        """Return the event for a wait that polling could not finish."""
+        failure = PollFailure(
+            error=type(error).__name__,
+            message=str(error),
+            method=error.method,
+            path=error.path,
+            status_code=getattr(error, "status_code", 0),
+            code=getattr(error, "code", ""),
+            details=getattr(error, "details", None),
+            at_once=at_once,
+            failures=failures,
+        )
+        return cls(outcome=Outcome.POLL_FAILED, thread_id=thread_id, thread_url=thread_url, failure=failure)
+
+    def payload(self) -> Payload:
+        """Return what a trigger fires: plain data that does not spread titles over the log."""
+        return Payload(self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, event: Any, thread_id: str) -> WaitEvent:
+        """Read what the triggerer handed back; anything else than the event of this thread is an error.
+
+        Args:
+            event: the trigger event's payload.
+            thread_id: the thread that the task waits for; empty when the task does not know it any more.
+
+        Raises:
+            CapyError: when it is missing, malformed, or of another thread: a wait never succeeds by accident.
+        """
+        try:
+            read = cls.model_validate(event)
+        except ValidationError as error:
+            raise CapyError(
+                f"The triggerer handed back an event that is not ours ({error.error_count()} faults in it); "
+                f"nothing is known about thread {thread_id or 'of this task'}, it was not stopped"
+            ) from None
+        if thread_id and read.thread_id != thread_id:
+            raise CapyError(
+                f"The triggerer handed back the event of thread {read.thread_id}, but this task waits for {thread_id}; "
+                "neither was stopped"
+            )
+        return read
+
+
+def error_of(event: WaitEvent, *, fate: str) -> CapyError | None:
+    """Return the error that an event means, or ``None`` when it is a success or a skip by policy.
+
+    Args:
+        event: how the wait ended; a blocked one is an error here, the policy was applied before.
+        fate: what became of the thread and what a retry will do; ends every message.
+    """
+    thread, url = event.thread, event.thread_url
+    name = f"Thread {event.thread_id}"
+    known = {"thread_id": event.thread_id, "thread_url": url}
+    if event.outcome is Outcome.ARCHIVED:
+        state = thread.get("run_state")
+        stale = f" (its run state still reads {state!r})" if state not in {None, "archived"} else ""
+        return CapyThreadArchivedError(f"{name} was archived{stale}, which is not a success: {url}. {fate}", **known)
+    if event.outcome is Outcome.BLOCKED:
+        reasons = ", ".join(thread.get("blocked_on") or ["a person"])
+        return CapyThreadBlockedError(f"{name} is blocked on {reasons}; a person must act: {url}. {fate}", **known)
+    if event.outcome is Outcome.TASK_ERROR:
+        failed = ", ".join(str(t.get("identifier")) for t in thread.get("tasks", []) if t.get("status") == "error")
+        return CapyThreadTaskError(f"{name} is ready, but its task {failed} failed: {url}. {fate}", **known)
+    if event.outcome is Outcome.TIMEOUT:
+        seen = f"last seen {thread['run_state']!r}" if thread else "never seen"
+        return CapyThreadTimeoutError(f"{name} had not settled in time, {seen}: {url}. {fate}", **known)
+    if event.outcome is Outcome.POLL_FAILED:
+        return _poll_error(event, fate, known)
+    return None
+
+
+def _poll_error(event: WaitEvent, fate: str, known: dict[str, str]) -> CapyError:
+    failure = event.failure
+    if failure is None:
+        return CapyThreadError(f"Polling thread {event.thread_id} failed for a reason that was lost. {fate}", **known)
+    cause = failure.exception()
+    if failure.at_once:
+        cause.args = (f"{failure.message}. {fate}",)
+        return cause
+    error = CapyPollError(
+        f"Polling thread {event.thread_id} failed {failure.failures} times in a row, last: {failure.message}. {fate}",
+        **known,
+    )
+    error.__cause__ = cause
+    return error

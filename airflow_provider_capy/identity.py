@@ -1,0 +1,253 @@
+"""Which thread belongs to a task: the reference that finds it again, and the decision of every try. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from airflow_provider_capy.exceptions import CapyInputError, CapyReferenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_capy.api.models import Thread
+
+STORE_KEY = "capy_thread"
+REFERENCE_LABEL = "Airflow reference:"
+
+# Why a record that names no thread is not looked up: Capy refused the create, so there is none.
+REFUSED = "refused"
+
+# Capy's clock and the worker's differ; a thread this much older than the intent is certainly not ours.
+CLOCK_SKEW_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskIdentity:
+    """The task instance that a thread is started for; the try number is no part of it.
+
+    Attributes:
+        dag_id: the DAG.
+        run_id: the run.
+        task_id: the task, with its groups.
+        map_index: ``-1`` when it is not mapped.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What Airflow says about a try, so far as it tells a retry from a clear.
+
+    Attributes:
+        clear_number: how often the run was cleared, by whichever of its tasks (``dag_run.clear_number``).
+        max_tries: of this task instance; a clear of one that is not running raises it, nothing else does. ``None``
+            when it is not known.
+    """
+
+    clear_number: int
+    max_tries: int | None = None
+
+
+class Record(BaseModel):
+    """What a task remembers across its tries, in Airflow's task state store under :data:`STORE_KEY`.
+
+    Fields that a later version added are kept, also when this one writes the record again.
+
+    Attributes:
+        version: of this form; it moves only when an older provider could misread it.
+        reference: the word in the prompt's last line.
+        nonce: tells two Airflows apart that have the same DAG, run and task.
+        generation: 0 for the first thread of this task, one more for each that replaced it.
+        clear_number: how often the run had been cleared when it was written.
+        max_tries: see :class:`Attempt`.
+        running: whether a try may have been on a worker after it was written; ``False`` once it deferred or failed.
+        project_id: where the thread is.
+        intended_at: epoch seconds of the first intent under this reference: its thread cannot be older.
+        sent_at: epoch seconds of the last intent under it: deadlines count from here.
+        thread_id: the thread; ``None`` while only intended.
+        thread_url: its web address.
+        shared: it was found by the user's own reference, so another task started it, and answers for it.
+        succeeded: the task reached its success with it.
+        ended: why a retry must not go on with it, e.g. ``"archived"``; empty while it may.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    version: Literal[1] = 1
+    reference: str
+    nonce: str
+    generation: int = 0
+    clear_number: int = 0
+    max_tries: int | None = None
+    running: bool = True
+    project_id: str
+    intended_at: float
+    sent_at: float = 0.0
+    thread_id: str | None = None
+    thread_url: str = ""
+    shared: bool = False
+    succeeded: bool = False
+    ended: str = ""
+
+    @property
+    def started_at(self) -> float:
+        """Epoch seconds from which a deadline counts, the same for every try that goes on with this thread."""
+        return self.sent_at or self.intended_at
+
+    @classmethod
+    def read(cls, stored: Any) -> Record | None:
+        """Read what the store holds; ``None`` when it holds nothing.
+
+        Raises:
+            CapyReferenceError: when it holds something that is not ours to read: guessing could start a second agent.
+        """
+        if stored is None:
+            return None
+        try:
+            return cls.model_validate(stored)
+        except ValidationError as error:
+            raise CapyReferenceError(
+                f"The task state store holds a {STORE_KEY!r} that cannot be read ({error.error_count()} faults); "
+                "nothing was started. Delete that key of the task instance and retry"
+            ) from None
+
+
+class Action(str, Enum):
+    """What a try does first."""
+
+    CREATE = "create"
+    LOOK_UP = "look_up"
+    REATTACH = "reattach"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a try does.
+
+    Attributes:
+        action: ``create`` a thread; ``look_up`` the reference first, since a create may have been processed;
+            ``reattach`` to the known thread; ``replace`` it: bring it to rest, then create.
+        generation: of the thread that is created, now or after the lookup or the stop.
+    """
+
+    action: Action
+    generation: int
+
+
+def decide(record: Record | None, attempt: Attempt) -> Decision:
+    """Decide what a try does with what earlier tries left.
+
+    A retry goes on with the thread of the try before; a clear wants a new one. No thread that this task started and
+    that may still be at work is left behind by a new one: it is stopped first, also when it had ended badly for the
+    task. Only a success is left as it is.
+
+    Args:
+        record: what the store holds.
+        attempt: the try that asks.
+    """
+    if record is None:
+        return Decision(Action.CREATE, 0)
+    following = record.generation + 1
+    cleared = was_cleared(record, attempt)
+    if record.ended or cleared:
+        if record.ended == REFUSED or record.shared:
+            # Nothing was started under it, or by somebody else: its reference decides again, and nothing is stopped.
+            return Decision(Action.CREATE, record.generation)
+        consumed = record.succeeded and not record.ended
+        return Decision(Action.CREATE if consumed else Action.REPLACE, following)
+    if record.thread_id is None:
+        return Decision(Action.LOOK_UP, record.generation)
+    return Decision(Action.REATTACH, following)
+
+
+def was_cleared(record: Record, attempt: Attempt) -> bool:
+    """Say whether this task was cleared since the record was written, and not only another one of its run.
+
+    Airflow counts clears per run. A clear of a task that is not running raises its ``max_tries`` as well; one of a
+    running task shows in nothing else, so then the run's number has to be believed.
+    """
+    if attempt.clear_number == record.clear_number:
+        return False
+    return record.running or record.max_tries is None or record.max_tries != attempt.max_tries
+
+
+def reference_for(task: TaskIdentity, generation: int, nonce: str) -> str:
+    """Return the reference of one task instance's thread: one word, so that any text search finds it whole.
+
+    The form is part of the promise: a change would break lookups of tasks that are being retried.
+    """
+    fields = [task.dag_id, task.run_id, task.task_id, task.map_index, generation, nonce]
+    canonical = json.dumps(fields, separators=(",", ":"), ensure_ascii=True)
+    return "af" + hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def reference_from(text: str, generation: int = 0) -> str:
+    """Return the reference for a text of the user's own, e.g. a ticket number; the same in every run and Airflow.
+
+    Args:
+        text: the user's text.
+        generation: more than 0 for a thread that replaces one that ended badly.
+
+    Raises:
+        CapyInputError: when it is blank, as a template that rendered to nothing is.
+    """
+    if not text.strip():
+        raise CapyInputError("reference: is empty; give a text that names the work, or leave it out")
+    canonical = json.dumps([text.strip(), generation], separators=(",", ":"), ensure_ascii=True)
+    return "au" + hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def with_reference(prompt: str, reference: str) -> str:
+    """Return the prompt with the reference as its last line."""
+    return f"{prompt.rstrip()}\n\n{REFERENCE_LABEL} {reference}"
+
+
+def the_one(hits: Sequence[Thread], *, reference: str, project_id: str, not_before: float | None) -> Thread | None:
+    """Return our thread from what the lookup found.
+
+    Args:
+        hits: threads whose content holds the reference.
+        reference: what was looked for.
+        project_id: where ours must be.
+        not_before: epoch seconds of the intent; ``None`` for a reference of the user's own, which may be older.
+
+    Raises:
+        CapyReferenceError: for several hits that are not archived, or one that cannot be ours; it lists them, and
+            nothing is guessed.
+    """
+    if not hits:
+        return None
+    # Whoever was asked to leave one of several can only archive the others: Capy deletes no thread.
+    alive = [hit for hit in hits if hit.status != "archived" and hit.run_state != "archived"]
+    listed = ", ".join(
+        f"{hit.id} (project {hit.project_id}, created {hit.created_at}, {hit.status} {hit.run_state})" for hit in hits
+    )
+    if len(hits) > 1 and len(alive) != 1:
+        raise CapyReferenceError(
+            f"{len(hits)} threads carry the reference {reference}: {listed}. None was chosen, stopped or started anew; "
+            "archive all but the right one, then retry",
+            thread_id=hits[0].id,
+        )
+    hit = alive[0] if alive else hits[0]
+    created = hit.created
+    too_old = not_before is not None and created is not None and created.timestamp() < not_before - CLOCK_SKEW_SECONDS
+    if too_old or (hit.project_id and hit.project_id != project_id):
+        raise CapyReferenceError(
+            f"The thread that carries the reference {reference} cannot be ours: {listed}; we wanted project "
+            f"{project_id} and no thread older than the intent. It was neither taken nor stopped, and none was started "
+            "anew; see what it is, then delete the key "
+            f"{STORE_KEY!r} from this task's state store and retry",
+            thread_id=hit.id,
+        )
+    return hit

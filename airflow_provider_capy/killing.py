@@ -1,0 +1,198 @@
+"""The one question before every stop in an ``on_kill``: is this task instance over?
+
+Airflow calls ``on_kill`` for a user's cancel, but also when a worker shuts down, when the API server was away for 40
+seconds, when a cleared task is on its way again, and when a triggerer was frozen while another one took its tasks over.
+Only in the first case is the thread nobody's any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+OVER = frozenset({"failed", "success", "skipped", "upstream_failed", "removed"})
+
+# From SIGTERM to SIGKILL Airflow leaves five seconds: this much for the question, the rest for the stop.
+ASK_BUDGET = 2.0
+STOP_BUDGET = 2.0
+KILL_BUDGET = 4.3
+
+_warm: set[int] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a task instance stands.
+
+    Attributes:
+        state: Airflow's state, e.g. ``"deferred"``; ``"gone"`` when it was deleted; ``"unknown"`` when nobody answers.
+        reason: the same in words, for the log.
+    """
+
+    state: str
+    reason: str
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no try of this task instance will go on with the thread; unknown counts as not over."""
+        return self.state in OVER or self.state == "gone"
+
+
+UNKNOWN = Standing("unknown", "Airflow could not be asked for the task instance's state")
+
+
+def task_key(task_id: str, map_index: int | None) -> str:
+    """Return the key under which Airflow reports a task instance's state; mapped ones carry their index."""
+    return task_id if map_index is None or map_index < 0 else f"{task_id}_{map_index}"
+
+
+def standing_from(task_states: Any, run_id: str, key: str) -> Standing:
+    """Read Airflow's answer.
+
+    Args:
+        task_states: ``{run_id: {task key: state}}``.
+        run_id: the run.
+        key: see :func:`task_key`.
+    """
+    run = task_states.get(run_id) if isinstance(task_states, dict) else None
+    if not run or key not in run:
+        return Standing("gone", "its task instance or run was deleted")
+    state = str(run[key]) if run[key] is not None else "none"
+    return Standing(state, f"its task instance is {state}")
+
+
+def _question(ti: Any) -> Any:
+    from airflow.sdk.execution_time.comms import GetTaskStates
+
+    return GetTaskStates(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index)
+
+
+def _read(answer: Any, ti: Any) -> Standing:
+    states = getattr(answer, "task_states", None)
+    if states is None:
+        return UNKNOWN
+    return standing_from(states, ti.run_id, task_key(ti.task_id, ti.map_index))
+
+
+async def ask_from_trigger(ti: Any) -> Standing:
+    """Ask from inside the triggerer's event loop.
+
+    Args:
+        ti: the trigger's task instance; ``None`` under ``dag.test()``.
+    """
+    if ti is None:
+        return UNKNOWN
+    from airflow.sdk.execution_time import task_runner
+
+    try:
+        return _read(await task_runner.SUPERVISOR_COMMS.asend(_question(ti)), ti)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the answer is that nobody knows
+        return Standing("unknown", f"{UNKNOWN.reason} ({type(error).__name__})")
+
+
+async def warm_up(ti: Any) -> None:
+    """Ask once in each triggerer process, ahead of any kill.
+
+    Its supervisor takes seconds, and on a busy machine a minute, to build what answers the first question.
+
+    Args:
+        ti: the trigger's task instance; ``None`` under ``dag.test()``.
+    """
+    if ti is not None and os.getpid() not in _warm:
+        _warm.add(os.getpid())
+        await ask_from_trigger(ti)
+
+
+def ask_from_signal_handler(ti: Any, budget: float = ASK_BUDGET) -> Standing:
+    """Ask from a worker's signal handler, within a bound.
+
+    The main thread may be inside a request to the supervisor, whose lock is not re-entrant: asking from here would
+    hang until SIGKILL. A thread of its own waits for that lock instead, and is left behind when the time is over.
+
+    Args:
+        ti: the running task instance.
+        budget: seconds.
+    """
+    answers: list[Standing] = []
+
+    def ask() -> None:
+        from airflow.sdk.execution_time import task_runner
+
+        try:
+            answers.append(_read(task_runner.SUPERVISOR_COMMS.send(_question(ti)), ti))
+        except Exception as error:  # noqa: BLE001 - see above
+            answers.append(Standing("unknown", f"{UNKNOWN.reason} ({type(error).__name__})"))
+
+    asking = threading.Thread(target=ask, name="capy-is-it-over", daemon=True)
+    asking.start()
+    asking.join(budget)
+    return answers[0] if answers else UNKNOWN
+
+
+async def shielded(work: Awaitable[None], budget: float) -> bool:
+    """Finish some work although the triggerer cancels us again every second.
+
+    Args:
+        work: what is to be finished, in a task of its own that those cancels do not reach.
+        budget: seconds after which it is given up.
+
+    Returns:
+        whether it was finished.
+    """
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + budget
+    while not task.done() and loop.time() < until:
+        try:
+            await asyncio.wait({task}, timeout=until - loop.time())
+        except asyncio.CancelledError:
+            continue
+    if not task.done():
+        task.cancel()
+        return False
+    task.result()
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class KillOrder:
+    """What an ``on_kill`` does.
+
+    Attributes:
+        stop: whether the thread is stopped.
+        may_retry: whether Airflow may try the task again after it.
+        reason: why, for the log and the error.
+    """
+
+    stop: bool
+    may_retry: bool
+    reason: str
+
+
+def kill_order(standing: Standing, *, tries_left: bool, stop_on_kill: bool, owns_thread: bool) -> KillOrder:
+    """Decide what a worker's ``on_kill`` does.
+
+    Args:
+        standing: how the task instance stands.
+        tries_left: whether a next try would go on with the thread.
+        stop_on_kill: what the user wants; ``False`` never stops.
+        owns_thread: whether this task started the thread: a cleared creator starts anew, a cleared sensor looks at
+            the same thread again.
+    """
+    cleared = standing.state == "restarting"
+    may_retry = not standing.is_over
+    if not stop_on_kill:
+        return KillOrder(False, may_retry, f"{standing.reason}, but stop_on_kill is off")
+    if standing.is_over or (cleared and owns_thread):
+        return KillOrder(True, may_retry, standing.reason)
+    if cleared:
+        return KillOrder(False, may_retry, f"{standing.reason}: cleared, the next try waits for the same thread")
+    if tries_left:
+        return KillOrder(False, may_retry, f"{standing.reason}: its worker goes away, the next try goes on with it")
+    return KillOrder(True, may_retry, f"{standing.reason}: its worker goes away and no try is left")

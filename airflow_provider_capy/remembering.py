@@ -1,0 +1,111 @@
+"""Keeps what a task must know on its next try in Airflow's task state store, and tells which failures of it matter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_capy.exceptions import CapyError, CapyReferenceError, CapyThreadError
+from airflow_provider_capy.identity import STORE_KEY, Record
+
+
+class RecordStore:
+    """The task's record in Airflow's task state store; remembers nothing when there is no store.
+
+    Args:
+        accessor: ``context["task_state_store"]``, or ``None``.
+    """
+
+    def __init__(self, accessor: Any) -> None:
+        self._accessor = accessor
+
+    def read(self) -> Record | None:
+        """Return the record that earlier tries left.
+
+        Raises:
+            CapyReferenceError: it cannot be read.
+            CapyError: the store cannot be asked.
+        """
+        if self._accessor is None:
+            return None
+        try:
+            stored = self._accessor.get(STORE_KEY)
+        except Exception as error:
+            if _is_a_kill(error):
+                raise
+            raise CapyError(
+                f"Airflow's task state store cannot be read ({_cause(error)}), so nobody knows whether an earlier try "
+                "started a thread; nothing was started or stopped. A retry reads it again"
+            ) from error
+        return Record.read(stored)
+
+    def write(self, record: Record) -> Record:
+        """Keep the record, and return it.
+
+        It lives as long as the run and does not expire with the store's retention: a task that is retried or cleared
+        after that would start a second thread.
+
+        Raises:
+            CapyError: the store cannot be written.
+        """
+        if self._accessor is None:
+            return record
+        from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+        try:
+            self._accessor.set(STORE_KEY, record.model_dump(mode="json"), retention=NEVER_EXPIRE)
+        except Exception as error:
+            if _is_a_kill(error):
+                raise
+            raise CapyError(
+                f"Airflow's task state store cannot be written ({_cause(error)}), so a thread could be lost; "
+                "nothing was started. A retry tries it again"
+            ) from error
+        return record
+
+    def write_surely(self, record: Record) -> Record:
+        """Keep the record, read it back, and return it: only then may a thread be started.
+
+        A worker that Airflow has given up may still be running beside the next try. It cannot write any more, but a
+        signal that came into one of its earlier requests can make it take another answer for "written".
+
+        Raises:
+            CapyError: the store cannot be written, or does not hold what was written.
+        """
+        self.write(record)
+        if self._accessor is not None and self.read() != record:
+            raise CapyError(
+                "Airflow's task state store does not hold what this try has just written, so another try may have taken "
+                "over; nothing was started. A retry goes on with whatever there is"
+            )
+        return record
+
+    def update(self, *, thread_id: str | None = None, **changes: Any) -> str:
+        """Change the record if there is one, where a failure must not hide how the task ended.
+
+        Args:
+            thread_id: the thread, in case that its id could not be stored when it was created.
+            **changes: other fields of the record.
+
+        Returns:
+            why it could not be written; empty when it was.
+        """
+        try:
+            if (record := self.read()) is not None:
+                changes["thread_id"] = record.thread_id or thread_id
+                self.write(record.model_copy(update=changes))
+        except CapyError as error:
+            if _is_a_kill(error):
+                raise
+            return _cause(error.__cause__ or error)
+        return ""
+
+
+def _is_a_kill(error: Exception) -> bool:
+    """Say whether an ``on_kill`` raised this from its signal handler, in the middle of a request to the store."""
+    from airflow.sdk.exceptions import AirflowException
+
+    return isinstance(error, (AirflowException, CapyThreadError)) and not isinstance(error, CapyReferenceError)
+
+
+def _cause(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,120 @@
+"""Gets the one thread of a task: reattaches to it, looks it up, or creates it, whichever earlier tries call for."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from airflow_provider_capy.adopting import ThreadOfTask
+from airflow_provider_capy.api.requests import CreateThreadBody, checked
+from airflow_provider_capy.creating import create_once, outcome_unknown
+from airflow_provider_capy.exceptions import CapyRequestError
+from airflow_provider_capy.identity import (
+    REFUSED,
+    Action,
+    Attempt,
+    Record,
+    decide,
+    reference_for,
+    reference_from,
+    with_reference,
+)
+from airflow_provider_capy.remembering import RecordStore
+
+if TYPE_CHECKING:
+    from airflow_provider_capy.identity import Decision
+
+__all__ = ["RecordStore", "ThreadStart"]
+
+
+class ThreadStart(ThreadOfTask):
+    """Everything that is needed to get the one thread of a task; see :class:`~airflow_provider_capy.adopting.ThreadOfTask`."""
+
+    def get(self) -> Record:
+        """Return the record of the task's one thread; ``thread_id`` is set.
+
+        Raises:
+            CapyInputError: a field that is sure to be refused; nothing was started.
+            CapyRequestError: Capy refused or could not be reached; nothing was started.
+            CapyCreateUnknownError: a thread may have been started; the next try looks for it.
+            CapyReferenceError: the lookup found what cannot be ours; nothing was started.
+            CapyStopUnconfirmedError: the thread that is to be replaced could not be stopped; nothing was started.
+            CapyError: the store cannot be read or written; nothing was started.
+        """
+        if not self.durable:
+            body = self._body()
+            flow = create_once(body, reference=None, intended_at=self.clock(), clock=self.clock)
+            return self._with_thread(self._intent(uuid.uuid4().hex, 0), self._run(flow), "created")
+        record = self.store.read()
+        decision = decide(record, Attempt(self.clear_number, self.max_tries))
+        kept = self._go_on(record, decision.action) if record is not None else None
+        return kept if kept is not None else self._start(record, decision)
+
+    def _go_on(self, record: Record, action: Action) -> Record | None:
+        """Return the record when the thread of an earlier try is there and counts."""
+        if action is Action.REATTACH:
+            return self._reattach(record)
+        return self._adopt(record) if action is Action.LOOK_UP else None
+
+    def _start(self, record: Record | None, decision: Decision) -> Record:
+        # Checked before anything is done: an argument that is sure to be refused must leave no intent behind.
+        body = self._body()
+        nonce = record.nonce if record is not None else uuid.uuid4().hex
+        generation = decision.generation
+        if record is not None and decision.action is Action.LOOK_UP:
+            if record.project_id == self.project_id:
+                return self._create(body, record.model_copy(update={"sent_at": self.clock()}), again=True)
+            # A reference is looked up in one project only.
+            generation += 1
+        if record is not None and decision.action is Action.REPLACE:
+            self._stop_old(record)
+        if self.reference is not None:
+            found, generation = self._find_shared(self.reference, generation)
+            if found is not None:
+                shared = self._intent(nonce, generation).model_copy(update={"shared": True})
+                return self._keep(shared, found, f"is there already for the reference {self.reference!r}")
+        return self._create(body, self._intent(nonce, generation))
+
+    def _body(self) -> CreateThreadBody:
+        return checked(CreateThreadBody, project_id=self.project_id, **self.fields)
+
+    def _intent(self, nonce: str, generation: int) -> Record:
+        """Return what is written before the create."""
+        if self.reference is not None:
+            reference = reference_from(self.reference, generation)
+        else:
+            reference = reference_for(self.task, generation, nonce)
+        now = self.clock()
+        return Record(
+            reference=reference,
+            nonce=nonce,
+            generation=generation,
+            clear_number=self.clear_number,
+            max_tries=self.max_tries,
+            project_id=self.project_id,
+            intended_at=now,
+            sent_at=now,
+        )
+
+    def _create(self, body: CreateThreadBody, intent: Record, *, again: bool = False) -> Record:
+        """Create the thread; ``again`` after a try that may have created it already."""
+        self.announce(intent)
+        body = body.model_copy(update={"prompt": with_reference(body.prompt, intent.reference)})
+        # The last step before the POST, since it fails for a try that another one has replaced meanwhile.
+        self.store.write_surely(intent)
+        self.sending()
+        flow = create_once(
+            body,
+            reference=intent.reference,
+            intended_at=intent.intended_at,
+            clock=self.clock,
+            patience=self.patience,
+        )
+        try:
+            return self._keep(intent, self._run(flow), "created")
+        except CapyRequestError as error:
+            # This one surely started nothing: what is unknown was raised as such.
+            if again:
+                raise outcome_unknown(intent.reference, f"{error}. This try started nothing") from error
+            self.store.update(ended=REFUSED)
+            raise

@@ -1,0 +1,146 @@
+"""The one way a thread is stopped: idempotent, bounded and, where there is time, confirmed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_capy.api.calls import get_thread, stop_thread
+from airflow_provider_capy.exceptions import CapyConflictError, CapyNotFoundError, CapyRequestError
+from airflow_provider_capy.flow import Ask, Flow, Pause
+from airflow_provider_capy.lifecycle import Memory, Outcome, Policy, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_capy.api.retry import RetryLimits
+
+LOOK_EVERY = 1.0
+ASK_AGAIN_AFTER = 5.0
+# A thread that waits for a person is at rest only once it was asked to stop: an answer would wake it up.
+_REST = Policy(on_blocked="fail")
+_SLOWEST_LOOK = 5.0
+
+
+class Found(str, Enum):
+    """What a stop found."""
+
+    STOPPED = "stopped"
+    ALREADY_SETTLED = "already_settled"
+    GONE = "gone"
+    REQUESTED = "requested"
+    NOT_CONFIRMED = "not_confirmed"
+
+
+@dataclass(frozen=True, slots=True)
+class StopReport:
+    """What became of one stop.
+
+    Attributes:
+        thread_id: the thread.
+        result: ``stopped`` (we asked, it came to rest), ``already_settled`` (nothing to stop), ``gone`` (404),
+            ``requested`` (we asked and did not wait), ``not_confirmed`` (we asked, it was still at work when the time
+            was over).
+        run_state: what the last look showed; empty when there was none.
+        stopped_by_us: whether our request stopped it, so that its ``ready`` is no success.
+        error: why it could not be confirmed; empty otherwise.
+        project_id: the thread's project, when it was looked at.
+    """
+
+    thread_id: str
+    result: Found
+    run_state: str = ""
+    stopped_by_us: bool = False
+    error: str = ""
+    project_id: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the thread is surely no longer at work."""
+        return self.result in {Found.STOPPED, Found.ALREADY_SETTLED, Found.GONE}
+
+    @property
+    def in_words(self) -> str:
+        """The report as a clause that ends a message."""
+        return {
+            Found.STOPPED: "it was stopped",
+            Found.ALREADY_SETTLED: f"it had nothing left to stop ({self.run_state})",
+            Found.GONE: "it does not exist any more",
+            Found.REQUESTED: "it was asked to stop",
+            Found.NOT_CONFIRMED: f"it was asked to stop, which is NOT confirmed ({self.error or self.run_state})",
+        }[self.result]
+
+    def xcom(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return {**asdict(self), "result": self.result.value}
+
+
+def request_stop(thread_id: str, retry: RetryLimits | None = None) -> Flow[StopReport]:
+    """Ask once, without a look before or after: for handlers that have only seconds to live.
+
+    Args:
+        thread_id: the thread.
+        retry: how patient the request is.
+
+    Raises:
+        CapyRequestError: when the request itself failed.
+    """
+    try:
+        yield Ask(stop_thread(thread_id), retry)
+    except CapyNotFoundError:
+        return StopReport(thread_id, Found.GONE)
+    except CapyConflictError:
+        return StopReport(thread_id, Found.ALREADY_SETTLED, run_state="not running")
+    return StopReport(thread_id, Found.REQUESTED, stopped_by_us=True)
+
+
+def stop_and_confirm(
+    thread_id: str, *, timeout: float, clock: Callable[[], float], retry: RetryLimits | None = None
+) -> Flow[StopReport]:
+    """Stop a thread and look until it has come to rest.
+
+    A thread that is at rest already is returned unchanged. A failing stop request is repeated, a look that fails is
+    looked again, and a thread that is still at work is asked again, until the time is over. A ``ready`` inside the
+    start race is not believed: such a thread is asked to stop and looked at twice.
+
+    Args:
+        thread_id: the thread.
+        timeout: seconds for the whole.
+        clock: gives epoch seconds.
+        retry: how patient each request is.
+
+    Raises:
+        CapyRequestError: only what no repetition can mend (401, 403, 422).
+    """
+    until = clock() + timeout
+    asked_at: float | None = None
+    by_us = False
+    memory, state, project_id, error, pause = Memory(), "", "", "", LOOK_EVERY
+    while True:
+        try:
+            thread = yield Ask(get_thread(thread_id), retry)
+            state, project_id, error = thread.run_state, thread.project_id, ""
+            verdict = judge(thread, memory, _REST, clock())
+            memory = verdict.memory
+            if verdict.outcome is not None and (asked_at is not None or verdict.outcome is not Outcome.BLOCKED):
+                result = Found.STOPPED if by_us else Found.ALREADY_SETTLED
+                return StopReport(thread_id, result, state, stopped_by_us=by_us, project_id=project_id)
+            if asked_at is None or (state != "ready" and clock() - asked_at >= ASK_AGAIN_AFTER):
+                report = yield from request_stop(thread_id, retry)
+                asked_at, by_us = clock(), by_us or report.stopped_by_us
+        except CapyNotFoundError:
+            return StopReport(thread_id, Found.GONE, stopped_by_us=by_us)
+        except CapyRequestError as failure:
+            if not _may_pass(failure):
+                raise
+            error = str(failure)
+        if clock() + pause > until:
+            return StopReport(thread_id, Found.NOT_CONFIRMED, state, by_us, error, project_id)
+        yield Pause(pause)
+        pause = min(pause * 1.5, _SLOWEST_LOOK)
+
+
+def _may_pass(error: CapyRequestError) -> bool:
+    status = getattr(error, "status_code", 0)
+    return not 400 <= status < 500 or status == 429

@@ -1,0 +1,1 @@
+"""What holds for every schedule of crashes, faults, retries and clears."""

@@ -1,0 +1,140 @@
+"""A procedure that is written once does the same in a worker and in an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_capy import flow as flows
+from airflow_provider_capy.api.calls import get_thread
+from airflow_provider_capy.api.retry import RetryLimits
+from airflow_provider_capy.exceptions import CapyError, CapyNotFoundError, CapyRequestError
+from airflow_provider_capy.flow import Ask, Flow, Pause, arun, run, run_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What a client answers to each question: a value, or an error to raise.
+answers = st.integers(0, 9) | st.sampled_from([CapyRequestError("lost"), CapyNotFoundError("gone", status_code=404)])
+steps = st.lists(st.tuples(st.sampled_from(["ask", "ask patiently", "pause"]), answers), max_size=10)
+
+
+def procedure(course: list[tuple[str, Any]], seen: list[Any], *, forgiving: bool, name: str = "jam") -> Flow[int]:
+    for number, (step, _) in enumerate(course):
+        try:
+            if step == "pause":
+                seen.append((yield Pause(number / 1000)))
+            else:
+                limits = RetryLimits(attempts=number + 1) if step == "ask patiently" else None
+                seen.append((yield Ask(get_thread(f"{name}_{number}"), limits)))
+        except CapyRequestError as error:
+            seen.append(error)
+            if not forgiving:
+                raise
+    return len(seen)
+
+
+class Scripted:
+    """Answers from a list, and remembers what it was asked."""
+
+    def __init__(self, course: list[tuple[str, Any]]) -> None:
+        self.asked: list[Any] = []
+        self._answers = [answer for step, answer in course if step != "pause"]
+
+    def send(self, call: Any, retry: RetryLimits | None = None) -> Any:
+        self.asked.append((call.path, retry))
+        answer = self._answers[len(self.asked) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class ScriptedAsync(Scripted):
+    async def send(self, call: Any, retry: RetryLimits | None = None) -> Any:  # type: ignore[override]
+        await asyncio.sleep(0)
+        return super().send(call, retry)
+
+
+def trace(
+    course: list[tuple[str, Any]],
+    forgiving: bool,
+    kind: type[Scripted],
+    drive: Callable[..., Any],
+    name: str = "jam",
+) -> Any:
+    """Return everything that can be told of one drive: answers, questions, pauses, and the end."""
+    client, seen, slept = kind(course), [], []
+
+    class Loop:
+        @staticmethod
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flows, "asyncio", Loop)
+        try:
+            end: Any = drive(procedure(course, seen, forgiving=forgiving, name=name), client, slept.append)
+        except CapyError as error:
+            end = error
+    return seen, client.asked, slept, end
+
+
+@given(steps, st.booleans())
+def test_both_drivers_leave_the_same_trace(course: list[tuple[str, Any]], forgiving: bool) -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        awaited = trace(
+            course, forgiving, ScriptedAsync, lambda flow, client, _: loop.run_until_complete(arun(flow, client))
+        )
+    finally:
+        loop.close()
+    assert trace(course, forgiving, Scripted, run) == awaited
+
+
+class Shared:
+    """One Capy for several flows, each of which asks for threads of its own."""
+
+    def __init__(self, courses: list[list[tuple[str, Any]]]) -> None:
+        self.clients = {f"flow{number}": Scripted(course) for number, course in enumerate(courses)}
+
+    def send(self, call: Any, retry: RetryLimits | None) -> Any:
+        return self.clients[call.path.rpartition("/")[2].partition("_")[0]].send(call, retry)
+
+
+@given(st.lists(steps, max_size=4), st.booleans())
+def test_flows_beside_each_other_end_as_each_does_alone(courses: list[list[tuple[str, Any]]], forgiving: bool) -> None:
+    shared, slept = Shared(courses), []
+    seen: list[list[Any]] = [[] for _ in courses]
+    flows_ = [
+        procedure(course, seen[number], forgiving=forgiving, name=f"flow{number}")
+        for number, course in enumerate(courses)
+    ]
+    ends = run_all(flows_, shared, slept.append)  # type: ignore[arg-type]
+    together = [(seen[number], client.asked, ends[number]) for number, client in enumerate(shared.clients.values())]
+    pauses: list[float] = [0.0]
+    alone = []
+    for number, course in enumerate(courses):
+        told, asked, paused, end = trace(course, forgiving, Scripted, run, name=f"flow{number}")
+        alone.append((told, asked, end))
+        pauses.append(sum(paused))
+    assert together == alone
+    assert sum(slept) == pytest.approx(max(pauses))
+
+
+def test_pauses_are_slept() -> None:
+    course = [("pause", 0), ("ask", 7), ("pause", 0)]
+    assert trace(course, True, Scripted, run) == ([None, 7, None], [("/v1/threads/jam_1", None)], [0.0, 0.002], 3)
+
+
+@pytest.mark.parametrize("driver", ["run", "arun"])
+def test_a_bug_in_a_procedure_is_not_swallowed(driver: str) -> None:
+    def broken() -> Flow[None]:
+        yield Pause(0)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(broken(), None) if driver == "run" else asyncio.run(arun(broken(), None))  # type: ignore[arg-type,func-returns-value]

@@ -1,0 +1,211 @@
+"""The one question before every stop, and what follows from the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import ErrorResponse, GetTaskStates, TaskStatesResult
+
+from airflow_provider_capy.killing import (
+    UNKNOWN,
+    KillOrder,
+    Standing,
+    ask_from_signal_handler,
+    ask_from_trigger,
+    kill_order,
+    shielded,
+    standing_from,
+    task_key,
+)
+
+OVER = ["failed", "success", "skipped", "upstream_failed", "removed", "gone"]
+ALIVE = ["deferred", "running", "queued", "scheduled", "none", "restarting", "up_for_retry", "up_for_reschedule"]
+TI = SimpleNamespace(dag_id="dag", run_id="run", task_id="group.task", map_index=-1)
+MAPPED = SimpleNamespace(dag_id="dag", run_id="run", task_id="group.task", map_index=3)
+
+
+@pytest.mark.parametrize(("map_index", "key"), [(None, "t"), (-1, "t"), (0, "t_0"), (12, "t_12")])
+def test_a_mapped_task_is_reported_with_its_index(map_index: int | None, key: str) -> None:
+    assert task_key("t", map_index) == key
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ({"run": {"t": "failed"}}, "failed"),
+        ({"run": {"t": "deferred", "t_3": "failed"}}, "deferred"),
+        ({"run": {"t": None}}, "none"),
+        ({"run": {"t_3": "failed"}}, "gone"),
+        ({"run": {}}, "gone"),
+        ({"another": {"t": "failed"}}, "gone"),
+        ({}, "gone"),
+    ],
+)
+def test_the_state_is_read_from_airflows_answer(states: Any, expected: str) -> None:
+    assert standing_from(states, "run", "t").state == expected
+
+
+@pytest.mark.parametrize("state", OVER)
+def test_these_are_over(state: str) -> None:
+    assert Standing(state, "").is_over
+
+
+@pytest.mark.parametrize("state", [*ALIVE, "unknown"])
+def test_these_are_not_over(state: str) -> None:
+    assert not Standing(state, "").is_over
+
+
+ORDERS = [
+    # state, tries left, stop_on_kill, owns the thread, stopped, may retry
+    ("failed", True, True, True, True, False),
+    ("failed", False, True, False, True, False),
+    ("success", False, True, True, True, False),
+    ("gone", True, True, False, True, False),
+    ("failed", True, False, True, False, False),
+    ("restarting", True, True, True, True, True),
+    ("restarting", False, True, True, True, True),
+    ("restarting", True, True, False, False, True),
+    ("restarting", True, False, True, False, True),
+    ("running", True, True, True, False, True),
+    ("running", True, True, False, False, True),
+    ("running", False, True, True, True, True),
+    ("running", False, True, False, True, True),
+    ("running", False, False, True, False, True),
+    ("unknown", True, True, True, False, True),
+    ("unknown", False, True, True, True, True),
+]
+
+
+@pytest.mark.parametrize(("state", "tries_left", "stop_on_kill", "owns", "stops", "retries"), ORDERS)
+def test_what_a_kill_on_the_worker_does(
+    state: str, tries_left: bool, stop_on_kill: bool, owns: bool, stops: bool, retries: bool
+) -> None:
+    order = kill_order(
+        Standing(state, f"it is {state}"), tries_left=tries_left, stop_on_kill=stop_on_kill, owns_thread=owns
+    )
+    assert (order.stop, order.may_retry, order.reason.startswith(f"it is {state}")) == (stops, retries, True)
+
+
+def test_an_order_says_why() -> None:
+    order = kill_order(Standing("running", "it is running"), tries_left=True, stop_on_kill=True, owns_thread=True)
+    assert order == KillOrder(False, True, "it is running: its worker goes away, the next try goes on with it")
+
+
+class Comms:
+    """A supervisor's end of the line, with its lock."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.asked: list[GetTaskStates] = []
+        self.lock = threading.Lock()
+
+    def send(self, message: GetTaskStates) -> Any:
+        with self.lock:
+            self.asked.append(message)
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+
+    async def asend(self, message: GetTaskStates) -> Any:
+        return self.send(message)
+
+
+def states(**of_tasks: str | None) -> TaskStatesResult:
+    return TaskStatesResult(task_states={"run": dict(of_tasks)})
+
+
+def from_trigger(ti: Any) -> Standing:
+    return asyncio.run(ask_from_trigger(ti))
+
+
+ASK = pytest.mark.parametrize("ask", [from_trigger, ask_from_signal_handler], ids=["trigger", "signal handler"])
+
+
+@ASK
+@pytest.mark.parametrize(
+    ("ti", "answer", "state"),
+    [
+        (TI, states(**{"group.task": "failed", "group.task_3": "running"}), "failed"),
+        (MAPPED, states(**{"group.task": "failed", "group.task_3": "running"}), "running"),
+        (TI, TaskStatesResult(task_states={}), "gone"),
+        (TI, ErrorResponse(), "unknown"),
+        (TI, None, "unknown"),
+        (TI, OSError("broken"), "unknown"),
+    ],
+)
+def test_airflow_is_asked_for_this_very_task_instance(
+    ask: Any, ti: Any, answer: Any, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comms = Comms(answer)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+    assert ask(ti).state == state
+    [question] = comms.asked
+    assert (question.dag_id, question.run_ids, question.task_ids, question.map_index) == (
+        "dag",
+        ["run"],
+        ["group.task"],
+        ti.map_index,
+    )
+
+
+@ASK
+def test_without_a_supervisor_nobody_knows(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(task_runner, "SUPERVISOR_COMMS", raising=False)
+    assert ask(TI).state == "unknown"
+
+
+def test_a_trigger_without_a_task_instance_asks_nobody() -> None:
+    assert from_trigger(None) == UNKNOWN
+
+
+def test_a_question_that_waits_for_a_held_lock_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    comms = Comms(states(**{"group.task": "failed"}))
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+    with comms.lock:
+        began = time.monotonic()
+        assert ask_from_signal_handler(TI, budget=0.3) == UNKNOWN
+        assert 0.3 <= time.monotonic() - began < 3
+    assert ask_from_signal_handler(TI).state == "failed"
+
+
+async def test_shielded_work_outlives_cancels_that_come_every_moment() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0.3)
+        done.append("done")
+
+    shielding = asyncio.ensure_future(shielded(work(), budget=20))
+    for _ in range(10):
+        await asyncio.sleep(0.02)
+        shielding.cancel()
+    assert (await shielding, done) == (True, ["done"])
+
+
+async def test_shielded_work_is_given_up_when_its_time_is_over() -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    assert await shielded(work(), budget=0.1) is False
+    await asyncio.sleep(0)
+    assert ended == ["cancelled"]
+
+
+async def test_what_shielded_work_raises_is_raised() -> None:
+    async def work() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await shielded(work(), budget=5)

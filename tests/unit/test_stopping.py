@@ -1,0 +1,290 @@
+"""A stop is idempotent, bounded and confirmed, whatever Capy answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+
+from airflow_provider_capy import stopping
+from airflow_provider_capy.api import AsyncCapyClient, CapyClient
+from airflow_provider_capy.api.models import Thread
+from airflow_provider_capy.api.retry import RetryLimits
+from airflow_provider_capy.api.settings import ClientSettings
+from airflow_provider_capy.exceptions import (
+    CapyForbiddenError,
+    CapyServerError,
+    CapyUnauthorizedError,
+    CapyValidationError,
+)
+from airflow_provider_capy.flow import Ask, arun, run
+from airflow_provider_capy.stopping import Found, StopReport, request_stop, stop_and_confirm
+
+if TYPE_CHECKING:
+    from airflow_provider_capy.api.calls import Call
+    from airflow_provider_capy.emulator.control import EmulatorControl
+    from airflow_provider_capy.flow import Flow
+
+Drive = "Callable[[Flow[StopReport]], StopReport]"
+QUICK = RetryLimits(attempts=2, total=5.0, base=0.01, cap=0.02)
+
+
+@pytest.fixture(params=["worker", "event loop"])
+def drive(request: pytest.FixtureRequest, capy_emulator: EmulatorControl) -> Any:
+    """Drives a stop against the emulator, both ways."""
+    settings = ClientSettings(
+        token=SecretStr(capy_emulator.token),
+        base_url=capy_emulator.api_url,
+        read_timeout=1.0,
+        retry=QUICK,
+    )
+
+    def in_worker(flow: Flow[StopReport]) -> StopReport:
+        with CapyClient(settings) as client:
+            return run(flow, client)
+
+    def in_loop(flow: Flow[StopReport]) -> StopReport:
+        async def go() -> StopReport:
+            async with AsyncCapyClient(settings) as client:
+                return await arun(flow, client)
+
+        return asyncio.run(go())
+
+    return in_worker if request.param == "worker" else in_loop
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "LOOK_EVERY", 0.05)
+
+
+def confirm(thread_id: str, timeout: float = 20.0) -> Flow[StopReport]:
+    return stop_and_confirm(thread_id, timeout=timeout, clock=time.time)
+
+
+def phases(*steps: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"at": number * 1000, **step} for number, step in enumerate(steps)]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"run_state": "running"},
+        {"run_state": "queued"},
+        {"run_state": "waiting", "waiting_on": ["ci"]},
+        {"run_state": "meditating"},
+    ],
+    ids=lambda state: state["run_state"],
+)
+def test_a_thread_at_work_is_stopped_and_seen_at_rest(
+    state: dict[str, Any], drive: Any, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(phases=phases(state), age=60)
+    report = drive(confirm(thread_id))
+    assert (report.result, report.run_state, report.stopped_by_us, report.is_over, report.project_id) == (
+        Found.STOPPED,
+        "ready",
+        True,
+        True,
+        "prj_demo",
+    )
+    assert len(capy_emulator.stops(thread_id)) == 1
+
+
+@pytest.mark.parametrize(
+    ("life", "state"), [("default", "ready"), ("archived", "running"), ("archived_clean", "archived")]
+)
+def test_a_thread_at_rest_is_left_alone(life: str, state: str, drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(life=life, seconds=0, age=60)
+    report = drive(confirm(thread_id))
+    assert report == StopReport(thread_id, Found.ALREADY_SETTLED, state, project_id="prj_demo")
+    assert (report.in_words, capy_emulator.stops(thread_id)) == (f"it had nothing left to stop ({state})", [])
+
+
+def test_stopping_twice_says_that_there_is_nothing_left(drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(phases=phases({"run_state": "running"}), age=60)
+    assert [drive(confirm(thread_id)).result for _ in range(2)] == [Found.STOPPED, Found.ALREADY_SETTLED]
+    assert len(capy_emulator.stops(thread_id)) == 1
+
+
+def test_a_blocked_thread_is_asked_once_because_an_answer_would_wake_it(
+    drive: Any, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(life="blocked", seconds=0)
+    report = drive(confirm(thread_id))
+    assert (report.result, report.run_state, len(capy_emulator.requests("stopThread"))) == (
+        Found.STOPPED,
+        "blocked",
+        1,
+    )
+
+
+def test_a_ready_that_is_only_a_start_is_asked_and_looked_at_until_it_is_stopped(
+    drive: Any, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(life="start_race", seconds=5)
+    report = drive(confirm(thread_id))
+    assert (report.result, report.run_state, capy_emulator.thread(thread_id)["over"]) == (Found.STOPPED, "ready", True)
+
+
+def test_a_thread_that_does_not_exist_is_over(drive: Any) -> None:
+    report = drive(confirm("jam_nobody"))
+    assert (report.result, report.is_over, report.in_words) == (Found.GONE, True, "it does not exist any more")
+
+
+def test_a_conflict_is_a_thread_that_does_not_run(drive: Any, capy_emulator: EmulatorControl) -> None:
+    capy_emulator.fault("stop_conflict")
+    [thread_id] = capy_emulator.create(life="blocked", seconds=0)
+    report = drive(confirm(thread_id))
+    assert (report.result, report.run_state, report.stopped_by_us) == (Found.ALREADY_SETTLED, "blocked", False)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 500, "times": 4},
+        {"kind": "status", "status": 503, "body": "html", "times": 3},
+        {"kind": "status", "status": 429, "times": 3},
+        {"kind": "status", "status": 429, "retry_after": 1, "times": 3},
+        {"kind": "reset", "times": 3},
+        {"kind": "not_json", "times": 3},
+        {"kind": "error_after", "times": 1},
+        {"kind": "lost", "times": 1},
+    ],
+    ids=lambda fault: "-".join(str(value) for value in fault.values()),
+)
+def test_a_stop_that_fails_is_repeated_until_it_works(
+    fault: dict[str, Any], drive: Any, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault(operation="stopThread", **fault)
+    report = drive(confirm(thread_id, 30.0))
+    assert (report.is_over, capy_emulator.thread(thread_id)["run_state"]) == (True, "ready")
+
+
+def test_looks_that_fail_are_looked_again(drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault("status", "getThread", status=502, body="html", times=3)
+    assert drive(confirm(thread_id)).result is Found.STOPPED
+
+
+def test_a_stop_that_is_slower_than_its_timeout_arrives_all_the_same(
+    drive: Any, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault("slow", "stopThread", seconds=3)
+    report = drive(confirm(thread_id))
+    assert (report.is_over, capy_emulator.thread(thread_id)["run_state"]) == (True, "ready")
+
+
+def test_a_thread_that_never_stops_is_reported_within_the_bound(drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(phases=phases({"run_state": "running"}), stop_seconds=1000)
+    began = time.monotonic()
+    report = drive(confirm(thread_id, 3.0))
+    assert time.monotonic() - began < 10
+    assert (report.result, report.run_state, report.stopped_by_us, report.is_over) == (
+        Found.NOT_CONFIRMED,
+        "running",
+        True,
+        False,
+    )
+    assert report.in_words == "it was asked to stop, which is NOT confirmed (running)"
+
+
+class StillAtWork:
+    """A Capy whose thread never stops, and whose clock moves only by pauses."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+        self.asked: list[tuple[str, float]] = []
+
+    def send(self, call: Call[Any], _: RetryLimits | None) -> Thread:
+        self.asked.append((call.operation, self.now))
+        return Thread.model_validate({"id": "jam_1", "runState": "running"})
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_thread_that_goes_on_is_asked_again() -> None:
+    capy = StillAtWork()
+    report = run(stop_and_confirm("jam_1", timeout=30, clock=lambda: capy.now), capy, capy.sleep)  # type: ignore[arg-type]
+    stops = [time for operation, time in capy.asked if operation == "stopThread"]
+    assert (report.result, len(stops) > 2, capy.now <= 1_800_000_030.0) == (Found.NOT_CONFIRMED, True, True)
+    assert all(later - earlier >= stopping.ASK_AGAIN_AFTER for earlier, later in pairwise(stops))
+
+
+def test_a_ready_thread_that_wakes_up_again_is_stopped_then(drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(
+        phases=[{"at": 0, "run_state": "ready", "pending_wakeups": 1}, {"at": 1, "run_state": "running"}],
+        seconds=1,
+        age=0,
+    )
+    report = drive(confirm(thread_id, 30.0))
+    assert (report.result, capy_emulator.thread(thread_id)["over"]) == (Found.STOPPED, True)
+
+
+def test_a_capy_that_is_away_is_reported_within_the_bound(drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault("status", status=503)
+    report = drive(confirm(thread_id, 2.0))
+    assert (report.result, report.stopped_by_us, "answered 503" in report.error) == (Found.NOT_CONFIRMED, False, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, CapyUnauthorizedError), (403, CapyForbiddenError), (422, CapyValidationError)]
+)
+def test_what_no_repetition_can_mend_is_raised(
+    status: int, error: type[Exception], drive: Any, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault("status", "stopThread", status=status)
+    with pytest.raises(error):
+        drive(confirm(thread_id))
+
+
+def test_a_request_alone_is_one_request(drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    report = drive(request_stop(thread_id))
+    assert report == StopReport(thread_id, Found.REQUESTED, stopped_by_us=True)
+    assert [request["operation"] for request in capy_emulator.requests()] == ["stopThread"]
+
+
+@pytest.mark.parametrize(("status", "result"), [(404, Found.GONE), (409, Found.ALREADY_SETTLED)])
+def test_a_request_that_finds_nothing_to_stop_is_no_error(
+    status: int, result: Found, drive: Any, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault("status", "stopThread", status=status)
+    assert drive(request_stop(thread_id)).result is result
+
+
+def test_a_request_that_fails_is_raised_after_its_attempts(drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault("status", "stopThread", status=500)
+    with pytest.raises(CapyServerError):
+        drive(request_stop(thread_id, RetryLimits(attempts=3, base=0.01)))
+    assert len(capy_emulator.requests("stopThread")) == 3
+
+
+def test_the_patience_that_was_asked_for_reaches_every_request() -> None:
+    flow = stop_and_confirm("jam_1", timeout=5, clock=lambda: 0.0, retry=QUICK)
+    step = next(flow)
+    assert isinstance(step, Ask)
+    assert step.retry is QUICK
+
+
+def test_a_report_is_plain_data() -> None:
+    report = StopReport("jam_1", Found.NOT_CONFIRMED, "running", stopped_by_us=True, error="why", project_id="prj_1")
+    assert report.xcom() == {
+        "thread_id": "jam_1",
+        "result": "not_confirmed",
+        "run_state": "running",
+        "stopped_by_us": True,
+        "error": "why",
+        "project_id": "prj_1",
+    }
