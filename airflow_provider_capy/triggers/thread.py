@@ -1,0 +1,238 @@
+"""Waits for a thread inside the triggerer, without a worker and without ever blocking the triggerer's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.configuration import conf
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_capy.exceptions import CapyRequestError
+from airflow_provider_capy.killing import UNKNOWN, ask_from_trigger, shielded, warm_up
+from airflow_provider_capy.lifecycle import TOLERATED_FAILURES, OnBlocked, Policy, checked_on_blocked
+from airflow_provider_capy.links import PULL_REQUEST_URL_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from airflow_provider_capy.api import AsyncCapyClient
+    from airflow_provider_capy.events import WaitEvent
+    from airflow_provider_capy.hooks.capy import CapyHook
+    from airflow_provider_capy.hooks.settings import ConnectionSettings
+    from airflow_provider_capy.waiting import Step, Wait
+
+# Airflow gives on_kill 30 seconds, if it does not cut it off before; both parts together stay below.
+KILL_BUDGET = 28.0
+STOP_BUDGET = 18.0
+FIRST_LOOK_WITHIN = 2.0
+
+
+class CapyThreadTrigger(BaseTrigger):
+    """Looks at a thread until it has settled, and fires one event: a dumped ``WaitEvent``.
+
+    Args:
+        thread_id: the thread.
+        capy_conn_id: the connection, looked up in the triggerer; nothing secret is serialised.
+        project_id: the thread's project, if it is known.
+        poll_interval: seconds between looks, spread by ±10 %.
+        deadline: epoch seconds (UTC) after which the wait ends as ``timeout``; ``None`` for no end. It survives a
+            restart of the triggerer.
+        on_blocked: ``fail``, ``skip`` and ``succeed`` end the wait on a blocked thread, ``wait`` goes on.
+        fail_on_task_error: end as ``task_error`` when a ready thread has a failed task.
+        stop_on_kill: stop the thread when the deferred task is cancelled.
+        tolerated_failures: how many failed polls in a row are tolerated; ``None`` for any number.
+    """
+
+    def __init__(
+        self,
+        *,
+        thread_id: str,
+        capy_conn_id: str = "capy_default",
+        project_id: str | None = None,
+        poll_interval: float = 30.0,
+        deadline: float | None = None,
+        on_blocked: OnBlocked = "fail",
+        fail_on_task_error: bool = False,
+        stop_on_kill: bool = True,
+        tolerated_failures: int | None = TOLERATED_FAILURES,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.thread_id = thread_id
+        self.capy_conn_id = capy_conn_id
+        self.project_id = project_id
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.on_blocked = checked_on_blocked(on_blocked)
+        self.fail_on_task_error = fail_on_task_error
+        self.stop_on_kill = stop_on_kill
+        self.tolerated_failures = tolerated_failures
+        self._hook: CapyHook | None = None
+        self._fired = False
+        self._shown = ""
+        self._side_tasks: list[asyncio.Task[None]] = []
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments."""
+        return (
+            "airflow_provider_capy.triggers.thread.CapyThreadTrigger",
+            {
+                "thread_id": self.thread_id,
+                "capy_conn_id": self.capy_conn_id,
+                "project_id": self.project_id,
+                "poll_interval": self.poll_interval,
+                "deadline": self.deadline,
+                "on_blocked": self.on_blocked,
+                "fail_on_task_error": self.fail_on_task_error,
+                "stop_on_kill": self.stop_on_kill,
+                "tolerated_failures": self.tolerated_failures,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until the thread has settled, then fire."""
+        self._side_tasks.append(asyncio.ensure_future(warm_up(self.task_instance)))
+        try:
+            if conf.getboolean("capy", "shared_poller", fallback=True):
+                event = await self._wait_with_others()
+            else:
+                event = await self._wait_alone()
+        finally:
+            for task in self._side_tasks:
+                task.cancel()
+        # Whoever is cancelled between this and the return is not killed: the event is on its way.
+        self._fired = True
+        yield TriggerEvent(event.payload())
+
+    async def _wait_with_others(self) -> WaitEvent:
+        from airflow_provider_capy.triggers.watcher import desk
+
+        here = desk()
+        # Before anything else: a kill must find the connection looked up, the first look-up of a triggerer takes seconds.
+        self._hook = await here.hook(self.capy_conn_id)
+        settings = await self._hook.asettings()
+        # The group spreads its polls itself.
+        wait = self._new_wait(settings, draw=lambda: 0.5)
+        async with here.seat(self._hook, settings.client, wait, self.project_id) as seat:
+            while True:
+                step = await seat.next()
+                self._hook = seat.group.line.hook
+                self._tell(step, wait)
+                if step.event is not None:
+                    return step.event
+
+    async def _wait_alone(self) -> WaitEvent:
+        hook = self._get_hook()
+        wait = self._new_wait(await hook.asettings())
+        client = await hook.aclient()
+        try:
+            # After a restart of the triggerer all of its waits begin at once: the first looks are spread.
+            await asyncio.sleep(random.random() * min(self.poll_interval, FIRST_LOOK_WITHIN))  # noqa: S311
+            while True:
+                step = await self._look(wait, client)
+                self._tell(step, wait)
+                if step.event is not None:
+                    return step.event
+                await asyncio.sleep(step.look_again_in)
+        finally:
+            await client.close()
+
+    def _new_wait(self, settings: ConnectionSettings, **more: Any) -> Wait:
+        from airflow_provider_capy.waiting import Wait
+
+        return Wait(
+            self.thread_id,
+            thread_url=lambda project_id: settings.thread_url(self.thread_id, project_id or self.project_id),
+            policy=Policy(self.on_blocked, self.fail_on_task_error),
+            poll_interval=self.poll_interval,
+            deadline=self.deadline,
+            tolerated_failures=self.tolerated_failures,
+            **more,
+        )
+
+    def _tell(self, step: Step, wait: Wait) -> None:
+        if step.line:
+            (self.log.warning if step.warning else self.log.info)("%s", step.line)
+        if step.event is not None or wait.last is None or not wait.last.pull_requests:
+            return
+        url = wait.last.pull_requests[0].url
+        if url != self._shown:
+            self._shown = url
+            # The first request to the supervisor takes seconds in a fresh triggerer: the wait does not wait for it.
+            self._side_tasks.append(asyncio.ensure_future(self._publish_pull_request(url)))
+
+    async def _look(self, wait: Wait, client: AsyncCapyClient) -> Step:
+        try:
+            return wait.saw(await client.get_thread(self.thread_id), time.time())
+        except CapyRequestError as error:
+            return wait.failed(error, time.time())
+
+    async def on_kill(self) -> None:
+        """Stop the thread when the task instance is over; keep it when another try or triggerer goes on with it."""
+        if self._fired:
+            return
+        if not await shielded(self._kill(), KILL_BUDGET):
+            self.log.error(
+                "Thread %s: %.0f s were not enough to stop it; it may still be at work", self.thread_id, KILL_BUDGET
+            )
+
+    async def _kill(self) -> None:
+        if not self.stop_on_kill:
+            self.log.warning("Thread %s is not stopped: stop_on_kill is off", self.thread_id)
+            return
+        try:
+            standing = await ask_from_trigger(self.task_instance)
+            if not standing.is_over:
+                whose = (
+                    "nobody is known to have cancelled it"
+                    if standing.state == UNKNOWN.state
+                    else "another try goes on with it"
+                )
+                self.log.warning("Thread %s is not stopped: %s, %s", self.thread_id, standing.reason, whose)
+                return
+            words = await self._stop()
+            self.log.warning("Thread %s, %s: %s", self.thread_id, words, standing.reason)
+        except Exception:
+            # Airflow logs that on_kill failed, and neither what nor why.
+            self.log.exception("Thread %s: stopping it failed; it may still be at work", self.thread_id)
+
+    async def _stop(self) -> str:
+        from airflow_provider_capy.flow import arun
+        from airflow_provider_capy.stopping import stop_and_confirm
+
+        client = await self._get_hook().aclient()
+        try:
+            report = await arun(stop_and_confirm(self.thread_id, timeout=STOP_BUDGET, clock=time.time), client)
+        finally:
+            await client.close()
+        return report.in_words
+
+    def _get_hook(self) -> CapyHook:
+        if self._hook is None:
+            from airflow_provider_capy.hooks.capy import CapyHook
+
+            self._hook = CapyHook(self.capy_conn_id)
+        return self._hook
+
+    async def _publish_pull_request(self, url: str) -> None:
+        """Let the "Pull request" button work while the task is still deferred."""
+        ti = self.task_instance
+        if ti is None or not url:
+            return
+        from airflow.sdk.execution_time import task_runner
+        from airflow.sdk.execution_time.comms import SetXCom
+
+        message = SetXCom(
+            key=PULL_REQUEST_URL_KEY,
+            value=url,
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=ti.map_index,
+        )
+        try:
+            await task_runner.SUPERVISOR_COMMS.asend(message)
+        except Exception as error:  # noqa: BLE001 - a button is not worth a wait
+            self.log.warning("The pull request's link could not be stored: %s", error)

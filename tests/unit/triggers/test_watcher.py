@@ -1,0 +1,238 @@
+"""What waits that share a poller may count on, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_capy.lifecycle import Outcome, Policy
+from tests.unit.triggers.virtual import FakeCapy, Life, Triggerer, Waiter, plain_looks, run
+
+if TYPE_CHECKING:
+    from typing import Any
+
+RUNNING = Life([(0.0, {"runState": "running"})])
+
+
+def settling(when: float, **state: Any) -> Life:
+    return Life([(0.0, {"runState": "running"}), (when, {"runState": "ready", **state})])
+
+
+def watch(capy: FakeCapy, waiters: list[Waiter], until: float) -> Triggerer:
+    async def main() -> Triggerer:
+        triggerer = Triggerer(capy)
+        await triggerer.run(waiters, until)
+        return triggerer
+
+    triggerer: Triggerer = run(main)
+    assert triggerer.desk.is_empty
+    assert (capy.opened, capy.in_flight) == (capy.closed, 0)
+    return triggerer
+
+
+def crowd(n: int, **more: Any) -> list[Waiter]:
+    return [Waiter(f"t{number}", **more) for number in range(n)]
+
+
+def operations(capy: FakeCapy) -> Counter[str]:
+    return Counter(request.operation for request in capy.requests)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_or_two_threads_are_asked_for_singly(n: int) -> None:
+    capy = FakeCapy({f"t{number}": RUNNING for number in range(n)})
+    watch(capy, crowd(n), 100.0)
+    assert set(operations(capy)) == {"getThread"}
+
+
+def test_a_thousand_threads_cost_ten_pages_an_interval() -> None:
+    capy = FakeCapy({f"t{number}": RUNNING for number in range(1000)})
+    watch(capy, crowd(1000), 100.0)
+    assert operations(capy) == {"listThreads": 100}
+
+
+def test_a_settled_thread_is_fetched_once() -> None:
+    capy = FakeCapy({f"t{number}": settling(30.0, title="done") for number in range(100)})
+    waiters = crowd(100)
+    watch(capy, waiters, 200.0)
+    assert operations(capy)["getThread"] == 100
+    assert {(waiter.event.outcome, waiter.event.thread["title"]) for waiter in waiters} == {(Outcome.READY, "done")}
+
+
+def test_threads_deep_in_a_crowded_project_cost_no_more_than_single_gets() -> None:
+    capy = FakeCapy({f"t{number}": RUNNING for number in range(100)}, others=100_000)
+    waiters = crowd(100)
+    watch(capy, waiters, 1000.0)
+    assert len(capy.requests) <= sum(map(plain_looks, waiters))
+
+
+def test_a_thread_that_wants_rare_looks_rides_along_with_its_neighbours() -> None:
+    blocks = Life([(0.0, {"runState": "running"}), (100.0, {"runState": "blocked", "status": "active"})])
+    capy = FakeCapy({f"t{number}": RUNNING for number in range(9)} | {"t9": blocks})
+    waiters = [*crowd(9, interval=5.0), Waiter("t9", interval=600.0)]
+    watch(capy, waiters, 200.0)
+    assert waiters[9].ended < 110.0
+    assert operations(capy)["getThread"] == 1
+
+
+def test_threads_that_only_want_rare_looks_get_rare_looks() -> None:
+    capy = FakeCapy({f"t{number}": RUNNING for number in range(10)})
+    watch(capy, crowd(10, interval=100.0), 1000.0)
+    assert operations(capy) == {"listThreads": 10}
+
+
+def test_waits_on_the_same_thread_share_its_look() -> None:
+    capy = FakeCapy({"t0": settling(50.0)})
+    waiters = [Waiter("t0") for _ in range(2)]
+    watch(capy, waiters, 200.0)
+    assert [waiter.event.outcome for waiter in waiters] == [Outcome.READY, Outcome.READY]
+    assert len(capy.requests) <= 11
+
+
+def test_waits_without_a_project_learn_it_and_join() -> None:
+    capy = FakeCapy({f"t{number}": RUNNING for number in range(100)})
+    watch(capy, crowd(100, project=None), 205.0)
+    assert operations(capy)["getThread"] == 100
+    assert operations(capy)["listThreads"] <= 25
+
+
+def test_threads_waiting_for_ci_are_found_among_the_idle_ones() -> None:
+    capy = FakeCapy({f"t{number}": Life([(0.0, {"runState": "waiting", "status": "idle"})]) for number in range(100)})
+    watch(capy, crowd(100), 205.0)
+    assert operations(capy)["getThread"] <= 100
+    assert capy.requests[-1].params["status"] == "idle"
+
+
+def test_threads_started_by_others_are_found_without_the_origin_filter() -> None:
+    lives = {f"t{number}": Life(RUNNING.steps, origin="web") for number in range(100)}
+    capy = FakeCapy(lives)
+    watch(capy, crowd(100), 205.0)
+    assert "origin" not in capy.requests[-1].params
+    assert operations(capy)["getThread"] <= 200
+
+
+def test_a_wait_that_leaves_disturbs_nobody() -> None:
+    capy = FakeCapy({f"t{number}": settling(60.0) for number in range(20)})
+    waiters = [*crowd(10, leaves=33.0), *[Waiter(f"t{number}") for number in range(10, 20)]]
+    watch(capy, waiters, 200.0)
+    assert [waiter.event is not None for waiter in waiters] == [False] * 10 + [True] * 10
+
+
+def test_an_id_that_is_none_ends_its_own_wait_only() -> None:
+    capy = FakeCapy({f"t{number}": settling(60.0) for number in range(5)})
+    waiters = [*crowd(5), Waiter("../x"), Waiter("unknown")]
+    watch(capy, waiters, 200.0)
+    assert "../x" in str(waiters[5].error)
+    assert waiters[6].event.failure.status_code == 404
+    assert [waiter.event.outcome for waiter in waiters[:5]] == [Outcome.READY] * 5
+
+
+def test_an_error_in_one_judgement_ends_its_own_wait_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Policy):
+        @property
+        def on_blocked(self) -> Any:
+            raise RuntimeError("a bug in one judgement")
+
+    lives = {f"t{number}": Life([(0.0, {"runState": "blocked"}), (50.0, {"runState": "ready"})]) for number in range(5)}
+    capy = FakeCapy(lives)
+    waiters = crowd(5, policy=Policy("wait"))
+    waiters[0].policy = Broken.__new__(Broken)
+    watch(capy, waiters, 200.0)
+    assert isinstance(waiters[0].error, RuntimeError)
+    assert [waiter.event.outcome for waiter in waiters[1:]] == [Outcome.READY] * 4
+
+
+def test_a_thread_whose_get_always_fails_ends_its_own_wait_only() -> None:
+    capy = FakeCapy({f"t{number}": settling(300.0) for number in range(20)}, faults=[(0.0, 1e9, "t7")])
+    waiters = crowd(20)
+    waiters[7].thread_id = "t7"
+    watch(capy, waiters, 900.0)
+    assert {waiter.event.outcome for waiter in waiters if waiter.thread_id != "t7"} == {Outcome.READY}
+    assert waiters[7].event.outcome is Outcome.POLL_FAILED
+
+
+@pytest.mark.parametrize("what", ["limit", "down"])
+def test_a_failing_server_slows_all_down_and_is_told_once(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    capy = FakeCapy({f"t{number}": settling(300.0) for number in range(1000)}, faults=[(20.0, 50.0, what)])
+    waiters = crowd(1000)
+    watch(capy, waiters, 900.0)
+    assert sum("slow down together" in record.message for record in caplog.records) == 1
+    assert sum("go on after" in record.message for record in caplog.records) == 1
+    assert sum(20.0 <= request.at < 50.0 for request in capy.requests) < 30
+    assert {waiter.event.outcome for waiter in waiters} == {Outcome.READY}
+    assert max(len(waiter.lines) for waiter in waiters) <= 2
+
+
+def test_an_outage_that_lasts_ends_every_wait_by_a_failure_of_its_own() -> None:
+    capy = FakeCapy({f"t{number}": RUNNING for number in range(50)}, faults=[(20.0, 1e9, "down")])
+    waiters = crowd(50)
+    watch(capy, waiters, 2000.0)
+    assert {waiter.event.outcome for waiter in waiters} == {Outcome.POLL_FAILED}
+    asked = {request.thread_id for request in capy.requests if not request.ok}
+    assert asked >= {waiter.thread_id for waiter in waiters}
+    assert {waiter.event.failure.failures for waiter in waiters} == {6}
+
+
+@pytest.mark.parametrize("what", ["list", "deny"])
+def test_lists_that_fail_end_no_wait(what: str) -> None:
+    capy = FakeCapy({f"t{number}": settling(300.0) for number in range(50)}, faults=[(0.0, 1e9, what)])
+    waiters = crowd(50)
+    watch(capy, waiters, 900.0)
+    assert {waiter.event.outcome for waiter in waiters} == {Outcome.READY}
+    assert len(capy.requests) <= sum(map(plain_looks, waiters))
+
+
+def test_deadlines_are_kept_to_the_second() -> None:
+    capy = FakeCapy({f"t{number}": RUNNING for number in range(50)})
+    waiters = crowd(50, deadline=44.0)
+    watch(capy, waiters, 200.0)
+    assert {waiter.event.outcome for waiter in waiters} == {Outcome.TIMEOUT}
+    assert 44.0 <= max(waiter.ended for waiter in waiters) < 46.0
+
+
+def test_first_looks_are_spread_when_everybody_is_asked_for_singly() -> None:
+    capy = FakeCapy({f"t{number}": RUNNING for number in range(200)}, faults=[(0.0, 1e9, "deny")])
+    watch(capy, crowd(200), 9.0)
+    seconds = Counter(int(request.at * 10) for request in capy.requests)
+    assert max(seconds.values()) < 40
+
+
+def test_waits_come_and_go_without_a_trace() -> None:
+    capy = FakeCapy({f"t{number}": settling(5.0 + number / 10) for number in range(3000)})
+    waiters = [
+        Waiter(f"t{number}", starts=number / 10, leaves=None if number % 3 else number / 10 + 1)
+        for number in range(3000)
+    ]
+    watch(capy, waiters, 1000.0)
+    assert all(waiter.event is not None for waiter in waiters if waiter.leaves is None)
+
+
+def test_a_wait_that_leaves_at_once_leaves_nothing() -> None:
+    capy = FakeCapy({"t0": RUNNING})
+
+    async def main() -> None:
+        triggerer = Triggerer(capy)
+        for _ in range(50):
+            task = asyncio.ensure_future(triggerer.wait(Waiter("t0")))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert triggerer.desk.is_empty
+
+    run(main)
+    assert capy.opened == capy.closed
+
+
+def test_waits_that_begin_one_after_another_come_together() -> None:
+    capy = FakeCapy({f"t{number}": RUNNING for number in range(1000)})
+    waiters = [Waiter(f"t{number}", starts=(number * 7919 % 1000) / 100) for number in range(1000)]
+    watch(capy, waiters, 105.0)
+    late = [request for request in capy.requests if request.at > 40.0]
+    assert {request.operation for request in late} == {"listThreads"}
+    assert len(late) <= 70
