@@ -1,0 +1,1 @@
+"""The provider's hooks, one module per noun; nothing is imported here so that parsing a DAG stays cheap."""

@@ -1,0 +1,248 @@
+"""What a task owes to the thread that it started: its deadline, its end, and its fate when the task does not end well."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
+
+from airflow_provider_capy.exceptions import CapyThreadError
+from airflow_provider_capy.killing import STOP_BUDGET
+from airflow_provider_capy.lifecycle import Outcome, Policy
+from airflow_provider_capy.seconds import as_seconds
+from airflow_provider_capy.tasking import THREAD_ID_KEY, CapyTask
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_capy.events import WaitEvent
+    from airflow_provider_capy.identity import Record
+    from airflow_provider_capy.remembering import RecordStore
+    from airflow_provider_capy.waiting import Wait
+
+STOP_TIMEOUT = 60.0
+# Airflow's own timeout of a deferral runs neither our event nor our on_kill: it only catches a dead triggerer.
+BACKSTOP = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a wait that did not end well calls for.
+
+    Attributes:
+        ended: what the task remembers, so that a retry does not go on with this thread; empty when it may.
+        stop: whether the thread is to be stopped.
+        words: what a retry will do, for the error's end; empty when there is nothing to say.
+    """
+
+    ended: str
+    stop: bool
+    words: str
+
+
+def ending_of(outcome: Outcome, *, thread_is_gone: bool, durable: bool, tries_left: bool) -> Ending:
+    """Decide what a wait that did not end well calls for.
+
+    Args:
+        outcome: how it ended.
+        thread_is_gone: whether Capy does not know the thread any more.
+        durable: whether a retry goes on with the thread.
+        tries_left: whether there will be one.
+    """
+    anew = "A retry starts a new thread"
+    if outcome in {Outcome.ARCHIVED, Outcome.TASK_ERROR}:
+        return Ending(outcome.value, stop=False, words=anew)
+    if outcome is Outcome.TIMEOUT:
+        return Ending(outcome.value, stop=True, words=anew)
+    if outcome is Outcome.BLOCKED:
+        again = "a retry looks at it again" if durable else "a retry starts another one"
+        return Ending("", stop=False, words=f"It was left as it is; {again}")
+    if thread_is_gone:
+        return Ending("gone", stop=False, words=f"It does not exist any more. {anew}")
+    if durable and tries_left:
+        return Ending("", stop=False, words="It was left running; the next try reattaches to it")
+    # Nobody goes on with it, and nobody knows how it does: it is not to cost any more.
+    return Ending(outcome.value, stop=True, words="")
+
+
+class OwningTask(CapyTask):
+    """Mixed into an operator that starts a thread and may wait for it.
+
+    Attributes:
+        timeout: seconds the thread may take, or ``None``.
+        deferrable: whether the triggerer waits.
+        durable: whether a retry goes on with the thread.
+        on_blocked: see :class:`~airflow_provider_capy.lifecycle.Policy`.
+        execution_timeout: Airflow's own.
+    """
+
+    timeout: float | timedelta | str | None
+    deferrable: bool
+    durable: bool
+    on_blocked: Any
+    execution_timeout: timedelta | None
+
+    _owns_thread = True
+    _context: Any = None
+    # The intent of a create, for as long as its thread is not known.
+    _sought: Record | None = None
+    _spared = False
+
+    def _wait(self, record: Record, policy: Policy, poll_interval: float, deadline: float | None) -> Wait:
+        from airflow_provider_capy.waiting import Wait
+
+        thread_id = record.thread_id or ""
+        return Wait(
+            thread_id,
+            thread_url=lambda project_id: self.hook.thread_url(thread_id, project_id or record.project_id),
+            policy=policy,
+            poll_interval=poll_interval,
+            deadline=deadline,
+        )
+
+    def _defer(self, record: Record, policy: Policy, poll_interval: float, deadline: float | None) -> None:
+        # Parsing a DAG needs no trigger, and Airflow's base of one costs more than this whole module.
+        from airflow_provider_capy.triggers.thread import CapyThreadTrigger
+
+        trigger = CapyThreadTrigger(
+            thread_id=record.thread_id or "",
+            capy_conn_id=self.capy_conn_id,
+            project_id=record.project_id,
+            poll_interval=poll_interval,
+            deadline=deadline,
+            on_blocked=policy.on_blocked,
+            fail_on_task_error=policy.fail_on_task_error,
+            stop_on_kill=self._may_stop,
+        )
+        self._remember(self._context, running=False)
+        backstop = None if deadline is None else timedelta(seconds=max(deadline - time.time(), 0.0) + BACKSTOP)
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)  # type: ignore[attr-defined]
+
+    def _conclude(self, context: Context, event: WaitEvent) -> str:
+        from airflow_provider_capy.events import error_of
+
+        self._publish_end(context, event)
+        if event.outcome is Outcome.READY or (event.outcome is Outcome.BLOCKED and self.on_blocked == "succeed"):
+            self._remember(context, succeeded=True)
+            self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
+            return event.thread_id
+        if event.outcome is Outcome.BLOCKED and self.on_blocked == "skip":
+            self._remember(context, succeeded=True)
+            raise AirflowSkipException(f"Thread {event.thread_id} is blocked, left as it is: {event.thread_url}")
+        error = error_of(event, fate=self._fate(context, event))
+        if event.outcome is Outcome.TIMEOUT and self._is_execution_timeout():
+            raise AirflowTaskTimeout(str(error))
+        raise error if error is not None else CapyThreadError(f"Unknown outcome {event.outcome!r}")
+
+    def _fate(self, context: Context, event: WaitEvent) -> str:
+        """Do what an ended wait calls for, and say what became of the thread and what a retry will do."""
+        ending = ending_of(
+            event.outcome,
+            thread_is_gone=event.failure is not None and event.failure.status_code == 404,
+            durable=self.durable,
+            tries_left=self._tries_left(),
+        )
+        if not ending.ended:
+            self._remember(context, running=False)
+            return ending.words
+        if not ending.stop:
+            self._remember(context, ended=ending.ended)
+            return ending.words
+        fate = self._end(context, event.thread_id, ending.ended)
+        return ". ".join(filter(None, [fate, ending.words]))
+
+    def _end(self, context: Context, thread_id: str, ended: str) -> str:
+        """Stop a thread for good, and say what became of it."""
+        # Remembered before the stop: a stopped thread reads ready, and a retry must not take that for success.
+        if not self._remember(context, ended=ended) and self._tries_left():
+            return "It was left running, since a retry could not be told that it was stopped"
+        return self._stop_or_leave(thread_id)
+
+    def _stop_or_leave(self, thread_id: str) -> str:
+        if not self._may_stop:
+            why = "stop_on_kill is off" if not self.stop_on_kill else "another task started it"
+            return f"It was left running, since {why}"
+        _, words = self._stop_confirmed(thread_id, STOP_TIMEOUT)
+        return words[0].upper() + words[1:]
+
+    def _fate_of_unwatched(self, context: Context) -> str:
+        """Do the same for a thread whose triggerer gave up."""
+        record = self._recall(context)
+        ti: Any = context["ti"]
+        thread_id = record.thread_id if record is not None else ti.xcom_pull(task_ids=ti.task_id, key=THREAD_ID_KEY)
+        if not thread_id:
+            return "No thread is known"
+        if self.durable and self._tries_left():
+            self._remember(context, running=False)
+            return f"Thread {thread_id} was left running; the next try reattaches to it"
+        return f"Thread {thread_id}: {self._end(context, thread_id, 'unwatched')}"
+
+    def _on_execution_timeout(self) -> str:
+        if self._at_stake is None or self._context is None:
+            last = self._may_stop and not self._tries_left()
+            return self._fate_of_unknown(stop=last, budget=STOP_TIMEOUT)
+        try:
+            fate = self._end(self._context, self._at_stake, "execution_timeout")
+        finally:
+            self._close()
+        self.log.warning("Thread %s: execution_timeout is over. %s", self._at_stake, fate)
+        return f"Thread {self._at_stake}: {fate}"
+
+    def _remember(self, context: Context, **changes: Any) -> bool:
+        """Tell later tries, and say whether that worked; a failure must not hide how this one ends."""
+        if not self.durable:
+            return True
+        failure = self._store(context).update(thread_id=self._at_stake, **changes)
+        if failure:
+            self.log.warning("Later tries could not be told about thread %s: %s", self._at_stake, failure)
+        return not failure
+
+    def _recall(self, context: Context) -> Record | None:
+        """Return what earlier tries, or the part of this one before the deferral, left."""
+        record = self._store(context).read() if self.durable else None
+        if record is not None and not record.ended:
+            self._take(record)
+        return record
+
+    def _take(self, record: Record) -> None:
+        """From here on this task answers for the thread of that record, unless another one does."""
+        self._at_stake = record.thread_id
+        self._sought = record if record.thread_id is None else None
+        self._spared = record.shared
+
+    @property
+    def _may_stop(self) -> bool:
+        return self.stop_on_kill and not self._spared
+
+    def _fate_of_unknown(self, *, stop: bool, budget: float = STOP_BUDGET) -> str:
+        if self._sought is None:
+            return "No thread is known yet"
+        if not stop:
+            return f"A thread with the reference {self._sought.reference} may be at work; it was not looked for"
+        from airflow_provider_capy.hunting import Hunt
+
+        hunt = Hunt(lambda: self.hook.settings.client, self._sought, budget=budget, log=self.log)
+        hunt.start()
+        # While the create is under way its own answer is worth more: it goes on beside the hunt.
+        return hunt.outcome(0.0 if self._in_create else budget)
+
+    def _store(self, context: Context) -> RecordStore:
+        from airflow_provider_capy.remembering import RecordStore
+
+        return RecordStore(context.get("task_state_store"))
+
+    def _deadline(self, record: Record, timeout: float | None) -> float | None:
+        """Return the deadline in epoch seconds; Airflow does not enforce ``execution_timeout`` while deferred."""
+        ends = [] if timeout is None else [record.started_at + timeout]
+        if self.execution_timeout is not None and self.deferrable:
+            ends.append(time.time() + self.execution_timeout.total_seconds())
+        return min(ends, default=None)
+
+    def _is_execution_timeout(self) -> bool:
+        if self.execution_timeout is None or not self.deferrable:
+            return False
+        timeout = None if self.timeout is None else as_seconds("timeout", self.timeout, least=0.0)
+        return timeout is None or self.execution_timeout.total_seconds() < timeout

@@ -1,0 +1,125 @@
+"""Stops threads and says what it found: a task of its own, and a teardown."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_provider_capy.exceptions import CapyInputError, CapyRequestError, CapyStopUnconfirmedError
+from airflow_provider_capy.links import THREAD_URL_KEY, CapyThreadLink
+from airflow_provider_capy.seconds import as_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    from airflow.sdk import Context
+
+    from airflow_provider_capy.hooks.capy import CapyHook
+
+
+class CapyStopThreadOperator(BaseOperator):
+    """Stop one thread or many (``stopThread``): idempotent, and confirmed by looking until they are at rest.
+
+    A thread that has settled already, or does not exist any more, is no error. ``return_value`` is a list with one
+    report per thread: ``thread_id``, ``result`` (``stopped``, ``already_settled``, ``gone``, ``requested``,
+    ``not_confirmed``), ``run_state``, ``stopped_by_us``, ``error``, ``project_id``. A stopped thread reads ``ready`` like a finished
+    one: ``stopped_by_us`` is how a later reader tells them apart.
+
+    Args:
+        thread_id: an id, or a list of ids; templated. Blank ones and ``None`` (a create that never ran) are left out.
+        wait_for_stop: look until the threads are at rest; default ``True``. ``False`` only asks.
+        timeout: seconds (or ``timedelta``) for all of them together; default 60.
+        capy_conn_id: the connection; default ``capy_default``.
+
+    Raises:
+        CapyStopUnconfirmedError: a thread was still seen at work, or could not be asked, when the time was over; the
+            others were stopped all the same.
+        CapyInputError: ``thread_id`` is neither an id nor a list of ids.
+    """
+
+    template_fields: Sequence[str] = ("thread_id", "timeout", "capy_conn_id")
+    operator_extra_links = (CapyThreadLink(),)
+    ui_color = "#f3e4e4"
+
+    def __init__(
+        self,
+        *,
+        thread_id: str | Sequence[str] | None,
+        wait_for_stop: bool = True,
+        timeout: float | timedelta | str = 60.0,
+        capy_conn_id: str = "capy_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.thread_id = thread_id
+        self.wait_for_stop = wait_for_stop
+        self.timeout = timeout
+        self.capy_conn_id = capy_conn_id
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Stop them."""
+        from airflow_provider_capy.hooks.capy import CapyHook
+
+        timeout = as_seconds("timeout", self.timeout, least=0.0)
+        thread_ids = _ids(self.thread_id)
+        if not thread_ids:
+            self.log.info("There is no thread to stop")
+            return []
+        hook = CapyHook(self.capy_conn_id)
+        try:
+            reports = self._stop_all(hook, thread_ids, time.time() + timeout)
+            if len(reports) == 1 and (project_id := reports[0]["project_id"]):
+                url = hook.thread_url(thread_ids[0], project_id)
+                context["ti"].xcom_push(key=THREAD_URL_KEY, value=url)
+            return reports
+        finally:
+            hook.close()
+
+    def _stop_all(self, hook: CapyHook, thread_ids: list[str], until: float) -> list[dict[str, Any]]:
+        from airflow_provider_capy.flow import run_all
+        from airflow_provider_capy.stopping import Found, StopReport, request_stop, stop_and_confirm
+
+        within = max(until - time.time(), 1.0)
+        # Beside each other, so that all are asked before one is waited for: each of them costs money by the second.
+        ended = run_all(
+            [
+                stop_and_confirm(thread_id, timeout=within, clock=time.time)
+                if self.wait_for_stop
+                else request_stop(thread_id)
+                for thread_id in thread_ids
+            ],
+            hook.client,
+        )
+        reports: list[StopReport] = []
+        for thread_id, end in zip(thread_ids, ended, strict=True):
+            report = (
+                StopReport(thread_id, Found.NOT_CONFIRMED, error=str(end)) if isinstance(end, CapyRequestError) else end
+            )
+            self.log.info("Thread %s: %s", thread_id, report.in_words)
+            reports.append(report)
+        if unsure := [report for report in reports if report.result is Found.NOT_CONFIRMED]:
+            listed = "; ".join(f"{report.thread_id}: {report.in_words}" for report in unsure)
+            raise CapyStopUnconfirmedError(
+                f"{len(unsure)} of {len(reports)} threads may still be at work: {listed}. A retry stops them again",
+                thread_id=unsure[0].thread_id,
+            )
+        return [report.xcom() for report in reports]
+
+
+def _ids(value: Any) -> list[str]:
+    """Return the ids, each once, in order; those of tasks that never ran are left out."""
+    from airflow_provider_capy.api.requests import NOTHING
+
+    items = [value] if isinstance(value, str) or value is None else value
+    try:
+        found = list(items)
+    except TypeError:
+        raise CapyInputError(f"thread_id: {value!r} is neither a thread id nor a list of them") from None
+    if wrong := [item for item in found if not (item is None or isinstance(item, str))]:
+        raise CapyInputError(f"thread_id: {wrong[0]!r} is not a thread id; give a text or a list of texts")
+    # The text "None" is what a template makes of the XCom of a task that never ran.
+    ids = (item.strip() for item in found if item is not None)
+    return list(dict.fromkeys(item for item in ids if item and item not in NOTHING))

@@ -1,0 +1,169 @@
+"""The last task of a ``capy_thread`` group: no thread outlives its run, and a cancelled run does not end green."""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_capy.lifecycle import OnBlocked, Outcome
+from airflow_provider_capy.operators.stop import CapyStopThreadOperator
+from airflow_provider_capy.seconds import as_seconds
+from airflow_provider_capy.tasking import REFERENCE_KEY, THREAD_ID_KEY, THREAD_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from airflow.sdk import Context
+
+    from airflow_provider_capy.hooks.capy import CapyHook
+
+# A cancelled create lives on for up to a heartbeat and five seconds of grace, and may send its request in that time.
+LATE_CREATE_SECONDS = 12.0
+# Once its reference is known, the search index may lag behind it as well.
+INDEX_LAG_SECONDS = 30.0
+LOOK_EVERY = 1.0
+
+
+class _Ending(Enum):
+    """How a group ended: by itself, by somebody who marked its wait, or otherwise."""
+
+    WELL = "well"
+    MARKED_SUCCESS = "marked success"
+    BADLY = "badly"
+
+
+class CapyThreadTeardown(CapyStopThreadOperator):
+    """Stop the thread of a group unless the group ended well, and fail the run when it did not.
+
+    Built by :func:`~airflow_provider_capy.task_groups.capy_thread`, which makes it a teardown without setups: that is
+    the one arrangement that runs after every way a run can be cancelled, and whose failure fails the run.
+
+    Args:
+        create_task_id: the task that started the thread.
+        wait_task_id: the task that waited for it.
+        project_id: where the thread is, for the lookup of one whose create was cut off; default: the connection's.
+        stop_on_kill: whether threads may be stopped at all.
+        on_blocked: what the wait makes of a blocked thread.
+        **kwargs: of :class:`CapyStopThreadOperator`.
+    """
+
+    template_fields: Sequence[str] = (*CapyStopThreadOperator.template_fields, "project_id")
+
+    def __init__(
+        self,
+        *,
+        create_task_id: str,
+        wait_task_id: str,
+        project_id: str | None = None,
+        stop_on_kill: bool = True,
+        on_blocked: OnBlocked = "fail",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"thread_id": None, **kwargs})
+        self.create_task_id = create_task_id
+        self.wait_task_id = wait_task_id
+        self.project_id = project_id
+        self.stop_on_kill = stop_on_kill
+        self.on_blocked = on_blocked
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Do what is left to do after the group, whatever happened to it."""
+        ti: Any = context["ti"]
+        states = self._states(ti)
+        ending = self._ending(ti, states)
+        if ending is _Ending.WELL:
+            self.log.info("The thread's wait ended as it should; there is nothing to stop")
+            return []
+        reports: list[dict[str, Any]] = []
+        if self._pulled(ti, self.create_task_id, REFERENCE_KEY) == "":
+            self.log.warning("The thread is not stopped: stop_on_kill is off, or another task started it")
+        elif self.stop_on_kill:
+            until = time.time() + as_seconds("timeout", self.timeout, least=0.0)
+            reports = self._stop_what_there_is(ti, until=until)
+        else:
+            self.log.warning("The thread is not stopped: stop_on_kill is off")
+        if ending is _Ending.MARKED_SUCCESS:
+            words = "%s was marked success before its thread had settled. %s"
+            self.log.warning(words, self.wait_task_id, _in_words(reports))
+            return reports
+        # Raised although the stop went well: otherwise a run that was marked failed would end green.
+        ended = ", ".join(f"{task_id} is {state}" for task_id, state in states.items())
+        raise AirflowFailException(f"The thread's group did not end well: {ended}. {_in_words(reports)}")
+
+    def _states(self, ti: Any) -> dict[str, str]:
+        task_ids = [self.create_task_id, self.wait_task_id]
+        map_index = ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
+        answer = ti.get_task_states(
+            dag_id=ti.dag_id, run_ids=[ti.run_id], task_ids=task_ids, map_index=ti.map_index
+        ).get(ti.run_id, {})
+        suffix = "" if map_index is None else f"_{map_index}"
+        return {task_id: str(answer.get(f"{task_id}{suffix}", "removed")) for task_id in task_ids}
+
+    def _ending(self, ti: Any, states: dict[str, str]) -> _Ending:
+        created, waited = states[self.create_task_id], states[self.wait_task_id]
+        if created == "skipped":
+            # Never begun: a branch went another way. One that has announced a create was cut off by a cancel.
+            begun = [self._pulled(ti, self.create_task_id, key) for key in (THREAD_ID_KEY, REFERENCE_KEY)]
+            return _Ending.WELL if begun == [None, None] else _Ending.BADLY
+        if created != "success" or waited not in {"success", "skipped"}:
+            return _Ending.BADLY
+        # A wait that came to its own end has said how; one that somebody marked, or that a cancel skipped, has not.
+        seen = self._pulled(ti, self.wait_task_id, THREAD_KEY)
+        outcome = seen.get("outcome") if isinstance(seen, dict) else None
+        # What an earlier try, or a wait for the thread before a clear, has left says nothing about this one.
+        is_ours = isinstance(seen, dict) and seen.get("thread_id") == self._pulled(
+            ti, self.create_task_id, THREAD_ID_KEY
+        )
+        blocked_is = {"succeed": "success", "skip": "skipped"}.get(self.on_blocked)
+        ends = {(Outcome.READY.value, "success"), (Outcome.BLOCKED.value, blocked_is)}
+        if is_ours and (outcome, waited) in ends:
+            return _Ending.WELL
+        return _Ending.MARKED_SUCCESS if waited == "success" else _Ending.BADLY
+
+    def _pulled(self, ti: Any, task_id: str, key: str) -> Any:
+        return ti.xcom_pull(task_ids=task_id, key=key, map_indexes=ti.map_index)
+
+    def _stop_what_there_is(self, ti: Any, *, until: float) -> list[dict[str, Any]]:
+        from airflow_provider_capy.hooks.capy import CapyHook
+
+        hook = CapyHook(self.capy_conn_id)
+        try:
+            thread_id = self._find(ti, hook, clock=time.time)
+            if thread_id is None:
+                self.log.info("No thread of this run was found")
+                return []
+            return self._stop_all(hook, [thread_id], max(until, time.time() + 10.0))
+        finally:
+            hook.close()
+
+    def _find(self, ti: Any, hook: CapyHook, *, clock: Callable[[], float]) -> str | None:
+        """Return the thread's id, also when its create was cut off, or is only now being cut off."""
+        began = clock()
+        while True:
+            if thread_id := self._pulled(ti, self.create_task_id, THREAD_ID_KEY):
+                return str(thread_id)
+            reference = self._pulled(ti, self.create_task_id, REFERENCE_KEY)
+            if reference and (found := self._look_up(hook, str(reference))) is not None:
+                return found
+            patience = LATE_CREATE_SECONDS + (INDEX_LAG_SECONDS if reference else 0.0)
+            if clock() >= began + patience:
+                return None
+            time.sleep(LOOK_EVERY)
+
+    def _look_up(self, hook: CapyHook, reference: str) -> str | None:
+        from airflow_provider_capy.creating import look_up
+        from airflow_provider_capy.flow import run
+
+        project_id = hook.settings.project(self.project_id)
+        flow = look_up(reference, project_id=project_id, not_before=None, until=time.time(), clock=time.time)
+        found = run(flow, hook.client)
+        return found.id if found is not None else None
+
+
+def _in_words(reports: list[dict[str, Any]]) -> str:
+    if not reports:
+        return "No thread was stopped"
+    return "; ".join(f"thread {report['thread_id']}: {report['result']}" for report in reports)

@@ -1,0 +1,282 @@
+"""The operators that start and stop Capy threads."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator, conf
+
+from airflow_provider_capy.exceptions import CapyInputError
+from airflow_provider_capy.lifecycle import OnBlocked, Policy, checked_on_blocked
+from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
+from airflow_provider_capy.operators.owning import OwningTask
+from airflow_provider_capy.operators.reap import CapyReapThreadsOperator
+from airflow_provider_capy.operators.stop import CapyStopThreadOperator
+from airflow_provider_capy.seconds import as_seconds
+from airflow_provider_capy.tasking import REFERENCE_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    from airflow.sdk import Context
+
+    from airflow_provider_capy.identity import Record
+
+__all__ = ["CapyCreateThreadOperator", "CapyReapThreadsOperator", "CapyStopThreadOperator"]
+
+_BODY_FIELDS = (
+    "prompt",
+    "model",
+    "speed",
+    "reasoning",
+    "build_model",
+    "build_speed",
+    "build_reasoning",
+    "repos",
+    "browser_snapshot_ids",
+    "attachment_urls",
+    "tags",
+    "slack",
+    "impersonate_user_email",
+    "reliability_investigation_id",
+)
+
+DAY = 24 * 60 * 60.0
+
+
+class CapyCreateThreadOperator(OwningTask, BaseOperator):
+    """Start a Capy thread, and wait for it if wanted (``createAndStartThread``).
+
+    A thread costs money from its creation. With ``durable`` (the default) a task has one thread: a retry after a crash
+    or a lost answer goes on with the one that exists. Cancelling the run stops it.
+
+    XComs: ``return_value`` and ``thread_id`` (the id), ``thread_url`` at submit, ``thread`` (see
+    :func:`~airflow_provider_capy.lifecycle.summary`) at the end of a wait, ``pull_request_url`` when there is one,
+    ``thread_reference`` before the create when ``durable``, blank where ``stop_on_kill`` is off or another task
+    started the thread.
+
+    Args:
+        prompt: what the agent is to do; templated.
+        project_id: the project; default: that of the connection.
+        repos: ``[{"repo_full_name": "acme/api", "branch": "main"}, …]``; both keys are needed.
+        model: model of the thread; any text, Capy decides.
+        speed: ``fast`` or ``standard``.
+        reasoning: a mode, e.g. ``"high"``, or ``{"mode": "high"}``.
+        build_model: model of the build tasks.
+        build_speed: as ``speed``.
+        build_reasoning: as ``reasoning``.
+        browser_snapshot_ids: ids of browser snapshots.
+        attachment_urls: absolute URLs.
+        tags: up to 20 tags that exist in the organisation.
+        slack: a channel, or ``{"channel": …}``.
+        impersonate_user_email: member of the organisation on whose behalf the thread runs.
+        reliability_investigation_id: ``rel_…``.
+        wait_for_completion: wait until the thread has settled; default ``False``.
+        deferrable: wait in the triggerer instead of holding a worker; default: ``[operators] default_deferrable``.
+        poke_interval: seconds between looks (or ``timedelta``), spread by ±10 %; default 30.
+        timeout: seconds (or ``timedelta``) that the thread may take, counted from its first try's create, also by a
+            retry that reattaches to it; then it is stopped and the task fails. Default 24 h; ``None`` for no bound.
+        on_blocked: a thread that waits for a person makes the task ``fail``, ``skip``, ``succeed`` or ``wait`` on.
+        fail_on_task_error: fail when the thread is ready but one of its tasks failed; default ``False``.
+        stop_on_kill: stop the thread when the task is cancelled or times out; default ``True``.
+        durable: one thread per task across retries; default ``True``.
+        reference: a text of your own, e.g. a ticket number, that deduplicates across runs; needs ``durable``.
+        capy_conn_id: the connection; default ``capy_default``.
+
+    Raises:
+        CapyInputError: an argument that is sure to be refused; nothing was started.
+        CapyRequestError: Capy refused, or could not be reached.
+        CapyThreadError: the thread did not end well; each subclass says how, and what became of it.
+        AirflowSkipException: blocked, under ``on_blocked="skip"``.
+    """
+
+    template_fields: Sequence[str] = (
+        *_BODY_FIELDS,
+        "project_id",
+        "poke_interval",
+        "timeout",
+        "on_blocked",
+        "reference",
+        "capy_conn_id",
+    )
+    template_fields_renderers = {"prompt": "md", "repos": "json"}  # noqa: RUF012 - Airflow's own declaration
+    operator_extra_links = (CapyThreadLink(), CapyPullRequestLink())
+    ui_color = "#e8e4f3"
+
+    _told: str | None = None
+
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        project_id: str | None = None,
+        repos: Sequence[dict[str, str]] | None = None,
+        model: str | None = None,
+        speed: str | None = None,
+        reasoning: str | dict[str, str] | None = None,
+        build_model: str | None = None,
+        build_speed: str | None = None,
+        build_reasoning: str | dict[str, str] | None = None,
+        browser_snapshot_ids: Sequence[str] | None = None,
+        attachment_urls: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+        slack: str | dict[str, str] | None = None,
+        impersonate_user_email: str | None = None,
+        reliability_investigation_id: str | None = None,
+        wait_for_completion: bool = False,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poke_interval: float | timedelta | str = 30.0,
+        timeout: float | timedelta | str | None = DAY,
+        on_blocked: OnBlocked = "fail",
+        fail_on_task_error: bool = False,
+        stop_on_kill: bool = True,
+        durable: bool = True,
+        reference: str | None = None,
+        capy_conn_id: str = "capy_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.prompt = prompt
+        self.project_id = project_id
+        self.repos = repos
+        self.model = model
+        self.speed = speed
+        self.reasoning = reasoning
+        self.build_model = build_model
+        self.build_speed = build_speed
+        self.build_reasoning = build_reasoning
+        self.browser_snapshot_ids = browser_snapshot_ids
+        self.attachment_urls = attachment_urls
+        self.tags = tags
+        self.slack = slack
+        self.impersonate_user_email = impersonate_user_email
+        self.reliability_investigation_id = reliability_investigation_id
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poke_interval = poke_interval
+        self.timeout = timeout
+        self.on_blocked = on_blocked
+        self.fail_on_task_error = fail_on_task_error
+        self.stop_on_kill = stop_on_kill
+        self.durable = durable
+        self.reference = reference
+        self.capy_conn_id = capy_conn_id
+
+    def execute(self, context: Context) -> Any:
+        """Start the thread, or go on with the one that an earlier try started."""
+        self._ti, self._context = context["ti"], context
+        policy = Policy(checked_on_blocked(self.on_blocked), self.fail_on_task_error)
+        poll_interval = as_seconds("poke_interval", self.poke_interval, least=0.0)
+        timeout = None if self.timeout is None else as_seconds("timeout", self.timeout, least=0.0)
+        began = time.time()
+        try:
+            record = self._start(context)
+            if not self.wait_for_completion:
+                return record.thread_id
+            deadline = self._deadline(record, timeout)
+            wait = self._wait(record, policy, poll_interval, deadline)
+            if not self.deferrable:
+                return self._conclude(context, self._wait_here(context, wait))
+            # A thread of an earlier try may have settled long ago, which needs no triggerer.
+            if (
+                record.started_at < began
+                and (event := self._look(context, wait, told_elsewhere=True).event) is not None
+            ):
+                return self._conclude(context, event)
+            return self._defer(record, policy, poll_interval, deadline)
+        finally:
+            self._close()
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """Conclude what the trigger saw."""
+        from airflow_provider_capy.events import WaitEvent
+
+        self._ti, self._context = context["ti"], context
+        try:
+            self._recall(context)
+            # On a worker again, where a clear of this task shows in nothing but the run's number.
+            self._remember(context, running=True)
+            read = WaitEvent.read(event, self._at_stake or "")
+            self._at_stake = read.thread_id
+            return self._conclude(context, read)
+        finally:
+            self._close()
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after the trigger; when the triggerer failed, say what became of the thread."""
+        if next_method != "__fail__":
+            return super().resume_execution(next_method, next_kwargs, context)
+        self._ti, self._context = context["ti"], context
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except Exception as error:
+            error.args = (f"The triggerer could not go on: {error}. {self._fate_of_unwatched(context)}",)
+            raise
+        finally:
+            self._close()
+
+    def _start(self, context: Context) -> Record:
+        from airflow_provider_capy.identity import TaskIdentity
+        from airflow_provider_capy.starting import ThreadStart
+
+        ti: Any = context["ti"]
+        if self.reference is not None and not self.durable:
+            raise CapyInputError(
+                f"reference: {self.reference!r} needs durable=True, which keeps and looks up references"
+            )
+        # A kill that comes before the thread is found again must know it, and so must a teardown.
+        if (known := self._recall(context)) is not None and not known.ended:
+            self._tell_whose(context, known)
+        start = ThreadStart(
+            hook=self.hook,
+            store=self._store(context),
+            task=TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, ti.map_index),
+            clear_number=getattr(context["dag_run"], "clear_number", 0) or 0,
+            max_tries=ti.max_tries,
+            project_id=self.hook.settings.project(self.project_id),
+            fields={name: getattr(self, name) for name in _BODY_FIELDS},
+            durable=self.durable,
+            reference=self.reference,
+            fail_on_task_error=self.fail_on_task_error,
+            stop_on_kill=self.stop_on_kill,
+            log=self.log,
+            announce=lambda intent: self._announce(context, intent),
+            sending=self._sending,
+        )
+        # Without a record there is nothing before the create.
+        self._in_create = not self.durable
+        try:
+            record = start.get()
+        except Exception:
+            if self._kill is not None:
+                # The create brought no id: what it raised says whether a thread may exist.
+                self.log.warning("%s", self._kill)
+            raise
+        finally:
+            self._in_create = False
+        self._take(record)
+        # Before anything that asks Airflow: of the five seconds before SIGKILL the stop needs what is left.
+        kill = self._stop_if_killed()
+        self._tell_whose(context, record)
+        self._publish(context, record.thread_id or "", record.thread_url)
+        if kill is not None:
+            raise kill
+        return record
+
+    def _announce(self, context: Context, intent: Record) -> None:
+        """Let others find the thread from before its create on."""
+        self._take(intent)
+        self._tell_whose(context, intent)
+
+    def _sending(self) -> None:
+        """From here to the thread's id a kill waits for the answer; one that came before sends no create at all."""
+        self._in_create = True
+
+    def _tell_whose(self, context: Context, record: Record) -> None:
+        """Push the reference where others may stop its thread on this task's behalf, and a blank where they may not."""
+        told = record.reference if self._may_stop else ""
+        if self.durable and told != self._told:
+            self._told = told
+            self._push(context, REFERENCE_KEY, told)

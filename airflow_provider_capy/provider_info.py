@@ -1,0 +1,95 @@
+"""What Airflow's provider registry reads: data only, because every component of Airflow loads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_NAME = "Capy"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata, in the form of Airflow's ``provider_info`` schema."""
+    return {
+        "package-name": "airflow-provider-capy",
+        "name": _NAME,
+        "description": "Starts Capy coding-agent threads, waits for them, and stops them when their run is cancelled.",
+        "integrations": [
+            {
+                "integration-name": _NAME,
+                "external-doc-url": "https://docs.capy.ai",
+                "tags": ["service"],
+            }
+        ],
+        "operators": [
+            {"integration-name": _NAME, "python-modules": ["airflow_provider_capy.operators.thread"]},
+        ],
+        "sensors": [
+            {"integration-name": _NAME, "python-modules": ["airflow_provider_capy.sensors.thread"]},
+        ],
+        "hooks": [
+            {"integration-name": _NAME, "python-modules": ["airflow_provider_capy.hooks.capy"]},
+        ],
+        "triggers": [
+            {"integration-name": _NAME, "python-modules": ["airflow_provider_capy.triggers.thread"]},
+        ],
+        "connection-types": [
+            {
+                "connection-type": "capy",
+                "hook-class-name": "airflow_provider_capy.hooks.capy.CapyHook",
+                "hook-name": _NAME,
+                "ui-field-behaviour": {
+                    "hidden-fields": ["login", "schema", "port", "extra"],
+                    "relabeling": {"host": "Base URL", "password": "API token"},
+                    "placeholders": {"host": "https://capy.ai/api", "password": "capy_…"},
+                },
+                "conn-fields": {
+                    "project_id": {
+                        "label": "Default project",
+                        "description": "Project id that is used where a task names none, e.g. prj_123.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "web_url_template": {
+                        "label": "Web address of a thread",
+                        "description": "Template with {project_id} and {thread_id} for the links in the UI.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "timeout": {
+                        "label": "Read timeout (s)",
+                        "description": "Seconds to wait for an answer; 30 by default.",
+                        "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 600},
+                    },
+                    "connect_timeout": {
+                        "label": "Connect timeout (s)",
+                        "description": "Seconds to reach Capy; 5 by default.",
+                        "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 120},
+                    },
+                    "allow_http": {
+                        "label": "Allow http://",
+                        "description": "Send the token unencrypted to a host other than this machine.",
+                        "schema": {"type": ["boolean", "null"], "default": False},
+                    },
+                },
+            }
+        ],
+        "config": {
+            "capy": {
+                "description": "Capy provider",
+                "options": {
+                    "shared_poller": {
+                        "description": "Whether the waits of a triggerer share one poll per connection and project.\n",
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "True",
+                    },
+                },
+            },
+        },
+        "extra-links": [
+            "airflow_provider_capy.links.CapyThreadLink",
+            "airflow_provider_capy.links.CapyPullRequestLink",
+        ],
+        "task-decorators": [
+            {"name": "capy_thread", "class-name": "airflow_provider_capy.decorators.thread.capy_thread_task"},
+        ],
+    }

@@ -1,0 +1,299 @@
+"""The sensor that gates what comes after it on a thread being finished."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator, conf
+from airflow.sdk.exceptions import (
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
+
+from airflow_provider_capy.exceptions import CapyInputError, CapyThreadError
+from airflow_provider_capy.lifecycle import TOLERATED_FAILURES, OnBlocked, Outcome, Policy, checked_on_blocked
+from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
+from airflow_provider_capy.seconds import as_seconds
+from airflow_provider_capy.tasking import CapyTask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import Context
+
+    from airflow_provider_capy.events import WaitEvent
+    from airflow_provider_capy.waiting import Step, Wait
+
+_WAIT_KEY = "capy_wait"
+_LEFT_ALONE = "It was left as it is; a retry waits for it again"
+_LEFT_FOR_GOOD = "It was left as it is; Airflow does not retry a sensor that timed out"
+_SHORTEST_RESCHEDULE = 5.0
+# See the operator: only for a triggerer that died.
+BACKSTOP = 600.0
+
+
+class CapyThreadSensor(CapyTask, BaseSensorOperator):
+    """Wait until a thread has settled (``getThread``): in poke, reschedule or deferrable mode, with the same outcomes.
+
+    Returns the thread's summary (see :func:`~airflow_provider_capy.lifecycle.summary`), which is also the XCom
+    ``thread``; ``thread_url`` and ``pull_request_url`` feed the links.
+
+    The sensor did not start the thread: when it times out, it leaves it alone. When its task is cancelled, it stops it,
+    because a cancelled run should cost nothing more; a sensor that watches somebody else's thread takes
+    ``stop_on_kill=False``. A sensor in reschedule mode has no process between its pokes, so a cancel can reach the
+    thread only through a poke that runs, or through a stop task in the same DAG.
+
+    Args:
+        thread_id: the thread; templated.
+        project_id: its project, for the link; default: what Capy says.
+        deferrable: wait in the triggerer; default: ``[operators] default_deferrable``. Wins over ``mode``.
+        poke_interval: seconds (or ``timedelta``) between looks; default 30.
+        timeout: seconds (or ``timedelta``) from this try's first look; default: ``[sensors] default_timeout``.
+        on_blocked: a thread that waits for a person makes the task ``fail``, ``skip``, ``succeed`` or ``wait`` on.
+        fail_on_task_error: fail when the thread is ready but one of its tasks failed; default ``False``.
+        stop_on_kill: stop the thread when the task is cancelled; default ``True``.
+        capy_conn_id: the connection; default ``capy_default``.
+        **kwargs: of the base sensor. ``soft_fail`` skips on a timeout, ``never_fail`` on every failure, ``silent_fail``
+            tolerates any number of failed polls that may pass; in every mode.
+
+    Raises:
+        CapyInputError: an argument that is sure to be refused.
+        CapyRequestError: 401, 403, 404, 422 while looking.
+        CapyThreadError: archived, blocked, a failed task, or too many failed polls in a row.
+        AirflowSensorTimeout: the timeout is over; Airflow does not retry it.
+        AirflowSkipException: blocked under ``on_blocked="skip"``, or by ``soft_fail`` or ``never_fail``.
+    """
+
+    template_fields: Sequence[str] = (
+        "thread_id",
+        "project_id",
+        "poke_interval",
+        "timeout",
+        "on_blocked",
+        "capy_conn_id",
+    )
+    operator_extra_links = (CapyThreadLink(), CapyPullRequestLink())
+    ui_color = "#e4eef3"
+
+    def __init__(
+        self,
+        *,
+        thread_id: str,
+        project_id: str | None = None,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poke_interval: float | timedelta | str = 30.0,
+        timeout: float | timedelta | str | None = None,
+        on_blocked: OnBlocked = "fail",
+        fail_on_task_error: bool = False,
+        stop_on_kill: bool = True,
+        capy_conn_id: str = "capy_default",
+        **kwargs: Any,
+    ) -> None:
+        # A text is a template, which the base sensor would refuse; it is read when it is rendered.
+        super().__init__(
+            poke_interval=30.0 if isinstance(poke_interval, str) else poke_interval,
+            timeout=None if isinstance(timeout, str) else timeout,
+            **kwargs,
+        )
+        if isinstance(poke_interval, str):
+            self.poke_interval: Any = poke_interval
+        if isinstance(timeout, str):
+            self.timeout: Any = timeout
+        self.thread_id = thread_id
+        self.project_id = project_id
+        self.deferrable = deferrable
+        self.on_blocked = on_blocked
+        self.fail_on_task_error = fail_on_task_error
+        self.stop_on_kill = stop_on_kill
+        self.capy_conn_id = capy_conn_id
+        self._looks = 0
+
+    def execute(self, context: Context) -> Any:
+        """Wait here, come again later, or hand the wait to the triggerer when the first look does not end it."""
+        self._ti = context["ti"]
+        self.poke_interval = as_seconds("poke_interval", self.poke_interval, least=0.0)
+        self.timeout = as_seconds("timeout", self.timeout, least=0.0)
+        self.thread_id = _checked_thread_id(self.thread_id)
+        checked_on_blocked(self.on_blocked)
+        try:
+            self._publish(context, self.thread_id, self.hook.thread_url(self.thread_id, self.project_id))
+            if self.deferrable:
+                event = self._look_or_defer(context)
+            elif self.reschedule:
+                event = self._look_or_come_again(context)
+            else:
+                event = self._wait_here(context, self._the_wait(time.time() + self.timeout))
+            return self._conclude(context, event)
+        except AirflowTaskTimeout as error:
+            raise self._wanted(error) from error.__cause__
+        finally:
+            self._close()
+
+    def poke(self, context: Context) -> bool:
+        """Look once, or twice where one look proves nothing.
+
+        Returns:
+            ``True`` when the thread ended as the task wants it, ``False`` when it goes on.
+
+        Raises:
+            Exception: what :meth:`execute` raises when the thread ended otherwise.
+        """
+        self.thread_id = _checked_thread_id(self.thread_id)
+        try:
+            event = self._look_well(context, self._the_wait(None)).event
+        finally:
+            self._close()
+        if event is None:
+            return False
+        self._conclude(context, event)
+        return True
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """Conclude what the trigger saw."""
+        from airflow_provider_capy.events import WaitEvent
+
+        self._ti = context["ti"]
+        self._at_stake = self.thread_id = _checked_thread_id(self.thread_id)
+        try:
+            return self._conclude(context, WaitEvent.read(event, self.thread_id))
+        finally:
+            self._close()
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after the trigger; what the triggerer could not finish is told as every other failure."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except (AirflowSkipException, CapyThreadError):
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again, as the task wants it
+            if next_method == "__fail__":
+                error.args = (f"The triggerer could not go on: {error}. {_LEFT_ALONE}",)
+            raise self._wanted(error) from error.__cause__
+
+    def _look_well(self, context: Context, wait: Wait) -> Step:
+        step = self._look(context, wait)
+        while step.soon:
+            time.sleep(step.look_again_in)
+            step = self._look(context, wait)
+        return step
+
+    def _look_or_come_again(self, context: Context) -> WaitEvent:
+        """Look once; without an end, give the worker back until the next look."""
+        ti: Any = context["ti"]
+        began = ti.get_first_reschedule_date(context)
+        deadline = (began.timestamp() if began is not None else time.time()) + self.timeout
+        before = self._remembered(context)
+        wait = self._the_wait(deadline, before)
+        step = self._look_well(context, wait)
+        if step.event is not None:
+            return step.event
+        if (now := wait.remembered()) != before and (store := context.get("task_state_store")) is not None:
+            store.set(_WAIT_KEY, {"try": ti.try_number, **now})
+        # The scheduler loses its way when a task comes back within its own loop, which the deadline could ask for.
+        pause = max(self._pause_after(step), min(float(self.poke_interval), _SHORTEST_RESCHEDULE))
+        raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=pause))
+
+    def _look_or_defer(self, context: Context) -> WaitEvent:  # noqa: RET503 - defer() raises
+        """Look once; without an end, give the wait to the triggerer."""
+        from airflow_provider_capy.triggers.thread import CapyThreadTrigger
+
+        now = time.time()
+        limits = [float(self.timeout)]
+        if self.execution_timeout is not None:
+            limits.append(self.execution_timeout.total_seconds())
+        deadline = now + min(limits)
+        wait = self._the_wait(deadline)
+        step = self._look(context, wait, told_elsewhere=True)
+        if step.event is not None:
+            return step.event
+        trigger = CapyThreadTrigger(
+            thread_id=self.thread_id,
+            capy_conn_id=self.capy_conn_id,
+            project_id=self.project_id or (wait.last.project_id if wait.last is not None else None),
+            poll_interval=float(self.poke_interval),
+            deadline=deadline,
+            on_blocked=wait.policy.on_blocked,
+            fail_on_task_error=self.fail_on_task_error,
+            stop_on_kill=self.stop_on_kill,
+            tolerated_failures=wait.tolerated_failures,
+        )
+        backstop = timedelta(seconds=max(deadline - now, 0.0) + BACKSTOP)
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)
+
+    def _the_wait(self, deadline: float | None, remembered: dict[str, Any] | None = None) -> Wait:
+        from airflow_provider_capy.waiting import Wait
+
+        return Wait(
+            self.thread_id,
+            thread_url=lambda project_id: self.hook.thread_url(self.thread_id, project_id or self.project_id),
+            policy=Policy(checked_on_blocked(self.on_blocked), self.fail_on_task_error),
+            poll_interval=as_seconds("poke_interval", self.poke_interval, least=0.0),
+            deadline=deadline,
+            remembered=remembered,
+            tolerated_failures=None if self.silent_fail else TOLERATED_FAILURES,
+        )
+
+    def _pause_after(self, step: Step) -> float:
+        """Seconds until the next look; with ``exponential_backoff`` they double each time, up to ``max_wait``."""
+        if not self.exponential_backoff or step.soon:
+            return step.look_again_in
+        self._looks += 1
+        longest = self.max_wait.total_seconds() if self.max_wait is not None else float(self.timeout)
+        return min(step.look_again_in * 2.0 ** min(self._looks - 1, 30), longest)
+
+    def _on_execution_timeout(self) -> str:
+        return _LEFT_ALONE
+
+    def _conclude(self, context: Context, event: WaitEvent) -> dict[str, Any]:
+        from airflow_provider_capy.events import error_of
+
+        self._publish_end(context, event)
+        if event.outcome is Outcome.READY or (event.outcome is Outcome.BLOCKED and self.on_blocked == "succeed"):
+            self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
+            return event.thread
+        if event.outcome is Outcome.BLOCKED and self.on_blocked == "skip":
+            raise AirflowSkipException(f"Thread {event.thread_id} is blocked, left as it is: {event.thread_url}")
+        for_good = event.outcome is Outcome.TIMEOUT and not self._is_execution_timeout()
+        error: BaseException = error_of(event, fate=_LEFT_FOR_GOOD if for_good else _LEFT_ALONE) or CapyThreadError(
+            f"Thread {event.thread_id} ended as {event.outcome!r}, which nobody knows. {_LEFT_ALONE}"
+        )
+        if event.outcome is Outcome.TIMEOUT:
+            error = (AirflowSensorTimeout if for_good else AirflowTaskTimeout)(str(error))
+        raise self._wanted(error)
+
+    def _wanted(self, error: BaseException) -> BaseException:
+        """Return what to raise for an error, as soft_fail and never_fail want it, the same in every mode."""
+        soft = self.soft_fail and isinstance(error, (AirflowSensorTimeout, AirflowTaskTimeout))
+        if not (soft or self.never_fail):
+            return error
+        skip = AirflowSkipException(f"Skipped by {'soft_fail' if soft else 'never_fail'}: {error}")
+        skip.__cause__ = error
+        return skip
+
+    def _is_execution_timeout(self) -> bool:
+        if self.execution_timeout is None or not self.deferrable:
+            return False
+        return self.execution_timeout.total_seconds() < as_seconds("timeout", self.timeout, least=0.0)
+
+    def _remembered(self, context: Context) -> dict[str, Any]:
+        """Return what the look before the last reschedule left."""
+        store = context.get("task_state_store")
+        kept = store.get(_WAIT_KEY) if store is not None else None
+        if not isinstance(kept, dict) or kept.get("try") != context["ti"].try_number:
+            return {}
+        return {name: value for name, value in kept.items() if name != "try"}
+
+
+def _checked_thread_id(thread_id: Any) -> str:
+    from airflow_provider_capy.api.requests import thread_id_in_path
+
+    if not isinstance(thread_id, str):
+        raise CapyInputError(
+            f"thread_id: {thread_id!r} is not a thread id but a {type(thread_id).__name__}; a sensor waits for one thread, "
+            "use .expand(thread_id=…) for several"
+        )
+    return thread_id_in_path(thread_id.strip())

@@ -1,0 +1,250 @@
+"""What the operators and the sensor of a thread share: hook, links, the worker's loop, and the end on a kill."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from contextlib import suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
+
+from airflow_provider_capy.exceptions import CapyRequestError, CapyThreadError
+from airflow_provider_capy.killing import KILL_BUDGET, STOP_BUDGET, ask_from_signal_handler, kill_order
+from airflow_provider_capy.links import PULL_REQUEST_URL_KEY, THREAD_URL_KEY
+
+if TYPE_CHECKING:
+    from airflow_provider_capy.events import WaitEvent
+    from airflow_provider_capy.hooks.capy import CapyHook
+    from airflow_provider_capy.waiting import Step, Wait
+
+# Long enough for any log that is not held by the very thread that waits here.
+TELL_BUDGET = 0.3
+
+THREAD_ID_KEY = "thread_id"
+THREAD_KEY = "thread"
+REFERENCE_KEY = "thread_reference"
+
+
+class CapyTask:
+    """Mixed into an operator that deals with one thread.
+
+    Attributes:
+        capy_conn_id: the connection's id.
+        stop_on_kill: whether a cancel stops the thread.
+    """
+
+    capy_conn_id: str
+    stop_on_kill: bool
+    log: Any
+    do_xcom_push: bool
+
+    _owns_thread = False
+    # What a kill needs, set as soon as it is known: a signal handler must look nothing up.
+    _ti: Any = None
+    _at_stake: str | None = None
+    _in_create = False
+    _kill: Exception | None = None
+    _stop_after_create = False
+    _handed_over = False
+    # What the buttons show by now.
+    _published_url = ""
+    _published_pull_request = ""
+
+    @cached_property
+    def hook(self) -> CapyHook:
+        """The connection's hook; nothing is looked up before it is used."""
+        from airflow_provider_capy.hooks.capy import CapyHook
+
+        return CapyHook(self.capy_conn_id)
+
+    def _push(self, context: Any, key: str, value: Any) -> None:
+        if self.do_xcom_push and value is not None:
+            context["ti"].xcom_push(key=key, value=value)
+
+    def _publish(self, context: Any, thread_id: str, url: str) -> None:
+        """Push what others need to find the thread, at once, so that it is there whatever happens next."""
+        self._at_stake = thread_id
+        self._push(context, THREAD_ID_KEY, thread_id)
+        self._published_url = url
+        context["ti"].xcom_push(key=THREAD_URL_KEY, value=url)
+
+    def _publish_seen(self, context: Any, wait: Wait) -> None:
+        """Push what a look taught about the links: the project that Capy names, and the first pull request."""
+        if wait.last is None:
+            return
+        if wait.url != self._published_url:
+            self._published_url = wait.url
+            context["ti"].xcom_push(key=THREAD_URL_KEY, value=wait.url)
+        self._publish_pull_request(context, next((item.url for item in wait.last.pull_requests), ""))
+
+    def _publish_pull_request(self, context: Any, url: str) -> None:
+        if url and url != self._published_pull_request:
+            self._published_pull_request = url
+            context["ti"].xcom_push(key=PULL_REQUEST_URL_KEY, value=url)
+
+    def _publish_end(self, context: Any, event: WaitEvent) -> None:
+        """Push what the end of a wait showed, whatever the task makes of it."""
+        self._push(context, THREAD_KEY, event.thread or None)
+        for request in event.thread.get("pull_requests", [])[:1]:
+            self._publish_pull_request(context, request["url"])
+
+    def _look(self, context: Any, wait: Wait, *, told_elsewhere: bool = False) -> Step:
+        """Look at the thread once, push what that taught, and log what changed.
+
+        Args:
+            context: of the task.
+            wait: takes the look in.
+            told_elsewhere: whether whoever goes on with the wait tells the thread's state again.
+        """
+        try:
+            step = wait.saw(self.hook.get_thread(wait.thread_id), time.time())
+        except CapyRequestError as error:
+            step = wait.failed(error, time.time())
+        self._publish_seen(context, wait)
+        if step.line and not (told_elsewhere and step.event is None and not step.warning):
+            (self.log.warning if step.warning else self.log.info)("%s", step.line)
+        return step
+
+    def _wait_here(self, context: Any, wait: Wait) -> WaitEvent:
+        """Wait on the worker."""
+        try:
+            while True:
+                step = self._look(context, wait)
+                if step.event is not None:
+                    return step.event
+                time.sleep(self._pause_after(step))
+        except KeyboardInterrupt:
+            # A Ctrl-C in dag.test(): the processes of real workers never see one.
+            self._carry_out(stop=self._may_stop, reason="interrupted")
+            raise
+
+    def _pause_after(self, step: Step) -> float:
+        return step.look_again_in
+
+    @property
+    def _may_stop(self) -> bool:
+        """Whether the thread may be stopped from here at all."""
+        return self.stop_on_kill
+
+    def _tries_left(self) -> bool:
+        return self._ti is not None and self._ti.try_number <= self._ti.max_tries
+
+    def on_kill(self) -> None:
+        """Stop the thread when this task instance is over, and end the task either way.
+
+        Airflow calls this from a signal handler, five seconds before SIGKILL, and lets ``execute`` go on after it: so
+        it raises, with a class that makes Airflow retry or not retry rightly.
+        """
+        if isinstance(timeout := sys.exc_info()[1], AirflowTaskTimeout):
+            # Airflow raises it again: it is not to end without the thread's fate.
+            timeout.args = (". ".join(filter(None, [*map(str, timeout.args[:1]), self._on_execution_timeout()])),)
+            return
+        if self._handed_over:
+            # Airflow keeps the handler while it reports the end: the trigger, the next poke or the next task goes on.
+            return
+        began = time.monotonic()
+        standing = ask_from_signal_handler(self._ti)
+        order = kill_order(
+            standing,
+            tries_left=self._tries_left(),
+            stop_on_kill=self._may_stop,
+            owns_thread=self._owns_thread,
+        )
+        # What the question left of the time is the stop's: a 429 may ask for some of it.
+        left = max(STOP_BUDGET, KILL_BUDGET - (time.monotonic() - began))
+        fate = self._carry_out(stop=order.stop, reason=order.reason, budget=left)
+        message = f"Killed ({order.reason}). {fate}"
+        kill = (
+            CapyThreadError(message, thread_id=self._at_stake or "")
+            if order.may_retry
+            else AirflowFailException(message)
+        )
+        if self._in_create:
+            # The create is under way: its answer, which carries the id, is worth the seconds that are left.
+            self._kill, self._stop_after_create = kill, order.stop
+            return
+        raise kill
+
+    def _stop_if_killed(self) -> Exception | None:
+        """Right after a create that a kill came into: stop its thread, and return what is to be raised."""
+        if self._kill is None:
+            return None
+        kill = self._kill
+        fate = self._carry_out(stop=self._stop_after_create, reason="the kill came while it was being created")
+        kill.args = (f"{kill.args[0]} {fate}",)
+        return kill
+
+    def _on_execution_timeout(self) -> str:
+        """Airflow's own ``execution_timeout`` struck while the task was on a worker: say what becomes of the thread."""
+        return ""
+
+    def _carry_out(self, *, stop: bool, reason: str, budget: float = STOP_BUDGET) -> str:
+        """Stop the thread, or not, and say in one line which and why."""
+        thread_id = self._at_stake
+        if thread_id is None:
+            return f"{self._fate_of_unknown(stop=stop)}."
+        if not stop:
+            self._tell("Thread %s is not stopped: %s", thread_id, reason)
+            return f"Thread {thread_id} was not stopped."
+        words = self._stop_within(thread_id, budget)
+        self._tell("Thread %s, %s: %s", thread_id, words, reason)
+        return f"Thread {thread_id}: {words}."
+
+    def _tell(self, line: str, *details: str) -> None:
+        """Log from a thread of its own: a signal may find the main thread inside a log call, whose lock is not re-entrant."""
+        telling = threading.Thread(target=self.log.warning, args=(line, *details), name="capy-tell", daemon=True)
+        telling.start()
+        telling.join(TELL_BUDGET)
+
+    def _fate_of_unknown(self, *, stop: bool) -> str:  # noqa: ARG002 - for tasks that start threads
+        """Do what can be done about a thread whose id is not known, and say what."""
+        return "No thread is known yet"
+
+    def _stop_within(self, thread_id: str, budget: float) -> str:
+        """Ask for the stop from a thread of its own: the main thread may be inside a request of the same client."""
+        outcome: list[str] = []
+
+        def stop() -> None:
+            try:
+                outcome.append(self._stop_once(thread_id, budget))
+            except Exception as error:  # noqa: BLE001 - a handler that is about to be killed reports whatever it was
+                outcome.append(f"its stop FAILED ({type(error).__name__}: {error})")
+
+        stopping = threading.Thread(target=stop, name="capy-stop", daemon=True)
+        stopping.start()
+        stopping.join(budget)
+        return outcome[0] if outcome else f"its stop was not answered within {budget:g} s, it may still be at work"
+
+    def _stop_once(self, thread_id: str, budget: float) -> str:
+        from dataclasses import replace
+
+        from airflow_provider_capy.api import CapyClient
+        from airflow_provider_capy.api.retry import RetryLimits
+        from airflow_provider_capy.flow import run
+        from airflow_provider_capy.stopping import request_stop
+
+        settings = replace(self.hook.settings.client, connect_timeout=budget, read_timeout=budget)
+        with CapyClient(settings) as client:
+            limits = RetryLimits(attempts=3, total=budget, base=0.1, cap=0.2)
+            return run(request_stop(thread_id, limits), client).in_words
+
+    def _stop_confirmed(self, thread_id: str, timeout: float) -> tuple[bool, str]:
+        """Stop a thread where there is time, and say whether it is over and what became of it."""
+        from airflow_provider_capy.flow import run
+        from airflow_provider_capy.stopping import stop_and_confirm
+
+        try:
+            report = run(stop_and_confirm(thread_id, timeout=timeout, clock=time.time), self.hook.client)
+        except CapyRequestError as error:
+            return False, f"its stop FAILED ({error})"
+        return report.is_over, report.in_words
+
+    def _close(self) -> None:
+        # Not every exception: a kill may be raised into this, too.
+        with suppress(OSError, httpx.HTTPError):
+            self.hook.close()
+        self._handed_over = True

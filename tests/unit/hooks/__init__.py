@@ -1,0 +1,1 @@
+"""Tests of the hook, against real connections and a real HTTP server."""

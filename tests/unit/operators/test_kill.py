@@ -1,0 +1,244 @@
+"""A SIGTERM on the worker, in every phase of a task: what becomes of the thread, and how the task ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
+
+from airflow_provider_capy.exceptions import CapyThreadError
+from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
+from airflow_provider_capy.sensors.thread import CapyThreadSensor
+from tests.unit.worker import TASK_ID, Ran, Supervisor, run_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_capy.emulator.control import EmulatorControl
+
+
+def until(what: Callable[[], Any], seconds: float = 30.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.01)
+    return found
+
+
+def killed(run: Callable[[], Ran], when: Callable[[], Any]) -> Ran:
+    """Run a task, and send its process the signal that Airflow's supervisor sends, at a moment."""
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def kill() -> None:
+        until(when)
+        signal.pthread_kill(main, signal.SIGTERM)
+
+    with ThreadPoolExecutor(1) as executor:
+        killing = executor.submit(kill)
+        ran = run()
+        killing.result(30)
+    return ran
+
+
+def operator(**arguments: Any) -> Callable[[], CapyCreateThreadOperator]:
+    defaults: dict[str, Any] = {
+        "prompt": "Work",
+        "wait_for_completion": True,
+        "deferrable": False,
+        "poke_interval": 0.05,
+    }
+    return lambda: CapyCreateThreadOperator(task_id=TASK_ID, **{**defaults, **arguments})
+
+
+@pytest.fixture
+def capy(capy_emulator: EmulatorControl) -> EmulatorControl:
+    capy_emulator.script(life="forever")
+    return capy_emulator
+
+
+WAITING = pytest.mark.parametrize(
+    ("standing", "retries", "state", "error", "stopped"),
+    [
+        ("failed", 0, "failed", AirflowFailException, True),
+        ("failed", 2, "failed", AirflowFailException, True),
+        ("success", 2, "failed", AirflowFailException, True),
+        ("restarting", 2, "up_for_retry", CapyThreadError, True),
+        ("running", 2, "up_for_retry", CapyThreadError, False),
+        ("running", 0, "failed", CapyThreadError, True),
+    ],
+)
+
+
+@WAITING
+def test_a_kill_while_the_operator_waits(
+    standing: str, retries: int, state: str, error: type[Exception], stopped: bool, capy: EmulatorControl
+) -> None:
+    ran = killed(
+        lambda: run_task(operator(retries=retries), supervisor=Supervisor(standing=standing), retries=retries),
+        lambda: capy.requests("getThread"),
+    )
+    [truth] = capy.threads()
+    assert (ran.state, type(ran.error), bool(truth["stops"])) == (state, error, stopped)
+    fate = "it was asked to stop" if stopped else "was not stopped"
+    assert fate in str(ran.error)
+
+
+def test_a_kill_with_stop_on_kill_off_leaves_the_thread_and_ends_the_task(capy: EmulatorControl) -> None:
+    ran = killed(
+        lambda: run_task(operator(stop_on_kill=False), supervisor=Supervisor(standing="failed")),
+        lambda: capy.requests("getThread"),
+    )
+    [truth] = capy.threads()
+    assert (ran.state, type(ran.error), truth["stops"]) == ("failed", AirflowFailException, [])
+    assert "stop_on_kill is off" in str(ran.error)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize(("standing", "retries", "stopped"), [("failed", 0, True), ("running", 1, False)])
+def test_a_kill_while_the_create_is_under_way_waits_for_its_answer(
+    standing: str, retries: int, stopped: bool, durable: bool, capy: EmulatorControl
+) -> None:
+    capy.fault("slow", "createAndStartThread", seconds=1.5)
+    supervisor = Supervisor(standing=standing)
+    ran = killed(
+        lambda: run_task(operator(retries=retries, durable=durable), supervisor=supervisor, retries=retries),
+        capy.threads,
+    )
+    [truth] = capy.threads()
+    assert (ran.state, bool(truth["stops"])) == ("up_for_retry" if retries else "failed", stopped)
+    assert ran.xcoms["thread_id"] == truth["id"]
+    assert truth["id"] in str(ran.error)
+
+
+def test_a_kill_before_the_create_starts_nothing(capy: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_capy.starting import ThreadStart
+
+    get = ThreadStart.get
+
+    def killed_first(start: ThreadStart) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return get(start)
+
+    monkeypatch.setattr(ThreadStart, "get", killed_first)
+    ran = run_task(operator(), supervisor=Supervisor(standing="failed"))
+    assert (ran.state, type(ran.error), capy.threads()) == ("failed", AirflowFailException, [])
+
+
+def test_a_kill_while_an_earlier_trys_thread_is_looked_for_stops_it(capy: EmulatorControl) -> None:
+    supervisor = Supervisor()
+    first = run_task(operator(wait_for_completion=False, retries=1), supervisor=supervisor, retries=1)
+    supervisor.standing = "failed"
+    capy.fault("slow", "getThread", seconds=1)
+    ran = killed(
+        lambda: run_task(operator(retries=1), supervisor=supervisor, try_number=2, retries=1),
+        lambda: capy.faults()[0]["fired"],
+    )
+    [truth] = capy.threads()
+    assert (first.state, ran.state, bool(truth["stops"])) == ("success", "failed", True)
+
+
+def test_a_kill_that_comes_into_a_log_call_does_not_wait_for_it(
+    capy: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Log:
+        """As structlog's: its lock is not re-entrant."""
+
+        lock = threading.Lock()
+        lines: list[str] = []  # noqa: RUF012 - of this one test
+
+        def warning(self, line: str, *details: str) -> None:
+            with self.lock:
+                self.lines.append(line % details)
+
+    monkeypatch.setattr(CapyCreateThreadOperator, "log", Log())
+    [thread_id] = capy.create(life="forever")
+    killed_task = operator()()
+    killed_task._at_stake = thread_id
+    with Log.lock, pytest.raises(CapyThreadError, match="Killed"):
+        killed_task.on_kill()
+    [line] = until(lambda: Log.lines)
+    assert line.startswith(f"Thread {thread_id}, it was asked to stop: ")
+    assert len(capy.stops(thread_id)) == 1
+
+
+def test_a_stop_that_fails_in_a_kill_is_told(capy: EmulatorControl) -> None:
+    capy.fault("status", "stopThread", status=403)
+    ran = killed(
+        lambda: run_task(operator(), supervisor=Supervisor(standing="failed")), lambda: capy.requests("getThread")
+    )
+    assert (ran.state, "its stop FAILED" in str(ran.error)) == ("failed", True)
+
+
+def test_a_stop_that_is_slow_in_a_kill_was_sent(capy: EmulatorControl) -> None:
+    capy.fault("slow", "stopThread", seconds=8)
+    began = time.monotonic()
+    ran = killed(
+        lambda: run_task(operator(), supervisor=Supervisor(standing="failed")), lambda: capy.requests("getThread")
+    )
+    [truth] = capy.threads()
+    assert (ran.state, bool(truth["stops"])) == ("failed", True)
+    # Airflow leaves five seconds.
+    assert time.monotonic() - began < 30
+    assert "was not answered within" in str(ran.error) or "FAILED" in str(ran.error)
+
+
+@pytest.mark.parametrize("stop_on_kill", [True, False])
+@pytest.mark.parametrize("leniency", [{}, {"silent_fail": True}, {"soft_fail": True}, {"never_fail": True}], ids=str)
+def test_a_kill_while_the_sensor_pokes(leniency: dict[str, Any], stop_on_kill: bool, capy: EmulatorControl) -> None:
+    [thread_id] = capy.create(life="forever")
+    ran = killed(
+        lambda: run_task(
+            lambda: CapyThreadSensor(
+                task_id=TASK_ID, thread_id=thread_id, poke_interval=0.05, stop_on_kill=stop_on_kill, **leniency
+            ),
+            supervisor=Supervisor(standing="failed"),
+        ),
+        lambda: capy.requests("getThread"),
+    )
+    assert (ran.state, bool(capy.stops(thread_id))) == ("failed", stop_on_kill)
+
+
+def test_a_cleared_sensor_leaves_its_thread_to_the_next_try(capy: EmulatorControl) -> None:
+    [thread_id] = capy.create(life="forever")
+    ran = killed(
+        lambda: run_task(
+            lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.05, retries=1),
+            supervisor=Supervisor(standing="restarting"),
+            retries=1,
+        ),
+        lambda: capy.requests("getThread"),
+    )
+    assert (ran.state, capy.stops(thread_id)) == ("up_for_retry", [])
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_execution_timeout_stops_the_thread_and_says_so(deferrable: bool, capy: EmulatorControl) -> None:
+    ran = run_task(operator(deferrable=deferrable, execution_timeout=timedelta(seconds=2)))
+    [truth] = capy.threads()
+    assert (ran.state, type(ran.error), bool(truth["stops"])) == ("failed", AirflowTaskTimeout, True)
+    assert "It was stopped" in str(ran.error)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_execution_timeout_of_a_sensor_leaves_the_thread(deferrable: bool, capy: EmulatorControl) -> None:
+    [thread_id] = capy.create(life="forever")
+    ran = run_task(
+        lambda: CapyThreadSensor(
+            task_id=TASK_ID,
+            thread_id=thread_id,
+            poke_interval=0.05,
+            deferrable=deferrable,
+            execution_timeout=timedelta(seconds=2),
+        )
+    )
+    assert (ran.state, type(ran.error), capy.stops(thread_id)) == ("failed", AirflowTaskTimeout, [])
+    assert "It was left as it is" in str(ran.error)
