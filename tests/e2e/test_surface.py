@@ -1,0 +1,59 @@
+"""Airflow's own commands and pages show the provider."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_capy.provider_info import get_provider_info
+
+if TYPE_CHECKING:
+    from airflow_provider_capy.emulator.control import EmulatorControl
+    from tests.harness.airflow import LocalAirflow
+
+PACKAGE = "airflow-provider-capy"
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (("list",), PACKAGE),
+        (("get", PACKAGE), PACKAGE),
+        (("hooks",), "airflow_provider_capy.hooks.capy.CapyHook"),
+        (("triggers",), "airflow_provider_capy.triggers.thread"),
+        (("links",), "airflow_provider_capy.links.CapyThreadLink"),
+        (("links",), "airflow_provider_capy.links.CapyPullRequestLink"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value.rpartition(".")[2],
+)
+def test_the_command_line_shows_the_provider(airflow: LocalAirflow, command: tuple[str, ...], shown: str) -> None:
+    printed = airflow.airflow("providers", *command, "--output", "json")
+    rows = json.loads(printed[printed.index("[") :])
+    assert any(shown in str(value) for row in rows for value in row.values())
+
+
+def test_the_connection_form_shows_our_fields(airflow: LocalAirflow) -> None:
+    form = airflow.connection_forms()["capy"]
+    declared = get_provider_info()["connection-types"][0]
+    assert set(form["extra_fields"]) == set(declared["conn-fields"])
+    assert form["standard_fields"]["password"]["title"] == "API token"
+    assert form["standard_fields"]["host"]["title"] == "Base URL"
+    hidden = {name for name, shown in form["standard_fields"].items() if shown and shown.get("hidden")}
+    assert hidden == {"login", "url_schema", "port"}
+
+
+def test_a_connection_can_be_tested_from_the_form(airflow: LocalAirflow, capy: EmulatorControl) -> None:
+    body = {
+        "connection_id": "capy_form",
+        "conn_type": "capy",
+        "host": capy.api_url,
+        "password": capy.token,
+        "extra": json.dumps({"project_id": "prj_demo"}),
+    }
+    worked, message = airflow.test_connection(body)
+    assert (worked, message) == (True, f"{capy.api_url} accepts the token, and project 'prj_demo' can be listed.")
+    refused, reason = airflow.test_connection({**body, "password": "capy_wrong"})
+    assert (refused, "401" in reason, "capy_wrong" in reason) == (False, True, False)
+    assert capy.threads() == []

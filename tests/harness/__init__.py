@@ -1,0 +1,1 @@
+"""A real, running Airflow for the end-to-end tests and the demo."""
