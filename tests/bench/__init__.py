@@ -1,0 +1,1 @@
+"""What waiting costs: our trigger beside its peers and beside the floor."""
