@@ -26,7 +26,7 @@ PEERS = [
     "apache-airflow-providers-http==6.3.0", "uvloop", "psutil",
 ]  # fmt: skip
 BURST = 1000
-ROWS = ("capy", "floor", "databricks", "dbt_cloud", "http_sensor")
+ROWS = ("capy", "capy_buried", "floor", "databricks", "dbt_cloud", "http_sensor")
 # Seconds between polls; with a thousand waits most peers cannot keep up with one.
 INTERVAL = {1000: 5.0, 5000: 5.0}
 QUICK_SIZES, SIZES = (20, 200), (1, 20, 100, 1000, 5000)
@@ -128,7 +128,7 @@ EXPLAINED = """\
 Requests and CPU (user + system, of the triggerer process only, less what idle triggers and the measuring cost) are per wait and interval;
 TCP is connections in all; lag is how late the event loop is, in ms, from the start to the end of the steady phase; late is the time from the
 moment the server's state turned to the event, in intervals; spread is the busiest twentieth of an interval against the mean (1 is even).
-"settle" is what a wait costs while all end, evenly over ten seconds.
+"settle" is what a wait costs while all end, evenly over ten seconds. capy_buried: 100,000 threads of others stand before ours in every list.
 """
 
 

@@ -1,7 +1,8 @@
 """One HTTPS server in a process of its own that plays Capy, dbt Cloud, Databricks and any HTTP service, and keeps count.
 
-Run as ``python -m tests.bench.stub CERTIFICATE KEY``; prints its port. ``POST /_plan`` says how many threads there are, and
-when they begin to settle and over how many seconds; ``GET /_stats`` tells what arrived since.
+Run as ``python -m tests.bench.stub CERTIFICATE KEY``; prints its port. ``POST /_plan`` says how many threads there are, how
+many of others' stand before them in every list of those at work, and when ours begin to settle and over how many seconds;
+``GET /_stats`` tells what arrived since.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ class World:
 
     def plan(self, plan: dict) -> dict:
         if "threads" in plan:
-            self.threads = plan["threads"]
+            self.threads, self.others = plan["threads"], plan.get("others", 0)
             self.requests, self.handshakes, self.arrivals = 0, 0, []
             self.head = [self._head(number) for number in range(self.threads)]
+            self.stranger = self._head(-1) + ', "status": "active", "runState": "running"}'
         self.settle_at, self.over = plan["settle_at"], plan["over"]
         return {}
 
@@ -92,9 +94,9 @@ class World:
 
     def page(self, query: dict) -> str:
         wanted = query.get("status")
-        start = int(query.get("cursor") or 0)
-        shown = []
-        number = start
+        number = int(query.get("cursor") or (0 if wanted == "idle" else -self.others))
+        shown = [self.stranger] * min(max(-number, 0), PAGE)
+        number += len(shown)
         while number < self.threads and len(shown) < PAGE:
             if wanted is None or (wanted == "idle") == self.settled(number):
                 shown.append(self.item(number))

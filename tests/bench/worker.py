@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 
-from tests.bench.rows import ROWS, STOP, environment
+from tests.bench.rows import OTHERS, ROWS, STOP, environment
 
 
 def cpu() -> float:
@@ -79,7 +79,7 @@ async def measure(row: str, n: int, interval: float, intervals: float, over: flo
     make = ROWS[row](interval)
     lag = Lag()
     await _warm_up()
-    server.plan(threads=n, settle_at=None, over=over)
+    server.plan(threads=n, others=OTHERS.get(row, 0), settle_at=None, over=over)
     gc.collect()
     base, started, used = rss(), time.time(), cpu()
     ticker = asyncio.ensure_future(lag.run())
