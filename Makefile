@@ -3,13 +3,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-CANCEL := .venv-cancel
-CANCEL_INSTALLED := $(CANCEL)/.installed
+SERVICES := .venv-services
+SERVICES_INSTALLED := $(SERVICES)/.installed
 
-.PHONY: test-crash cancel-matrix cancel-selection help install lint format types test test-unit test-e2e demo airflow bench build package-check clean
+# Most of these tests wait: more of them than there are cores go side by side.
+SIDE_BY_SIDE := --numprocesses 6 --dist worksteal
+
+.PHONY: help install lint format types test test-unit test-e2e services test-crash cancel-matrix cancel-selection \
+	demo airflow bench bench-triggerer build package-check clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,35 +36,36 @@ types: $(INSTALLED) ## mypy, strict
 
 test: $(INSTALLED) ## every test, the ones in a real Airflow included
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest --cov --cov-report= --ignore tests/e2e
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report= --ignore tests/e2e
 # Now and then a locked SQLite, or a race of Airflow's own scheduler, fails a run: what fails twice is ours.
 	$(BIN)/python -m pytest --cov --cov-append --cov-report= tests/e2e || \
 		$(BIN)/python -m pytest --cov --cov-append --cov-report= tests/e2e --last-failed
 	$(BIN)/coverage report
 
 test-unit: $(INSTALLED) ## the quick ones: no Airflow processes
-	$(BIN)/python -m pytest tests/unit tests/contract
-
-test-crash: $(INSTALLED) ## kill workers at every step of a create, on an Airflow of its own
-	$(BIN)/python -m pytest -m crash tests/e2e
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/unit tests/contract
 
 test-e2e: $(INSTALLED) ## only the ones in a real Airflow
 	$(BIN)/python -m pytest tests/e2e
 
-# Celery and the database driver are for the matrix alone, the project does not depend on them.
-$(CANCEL_INSTALLED): pyproject.toml tests/cancel/requirements.txt
-	$(PYTHON) -m venv $(CANCEL)
-	$(CANCEL)/bin/python -m pip install --quiet --upgrade pip uv
-	$(CANCEL)/bin/uv pip install --quiet --python $(CANCEL)/bin/python --editable '.[dev]' --requirement tests/cancel/requirements.txt
+# Celery, Playwright and the database drivers are for these alone, the project does not depend on them.
+$(SERVICES_INSTALLED): pyproject.toml tests/harness/services.txt
+	$(PYTHON) -m venv $(SERVICES)
+	$(SERVICES)/bin/python -m pip install --quiet --upgrade pip uv
+	$(SERVICES)/bin/uv pip install --quiet --python $(SERVICES)/bin/python --editable '.[dev]' --requirement tests/harness/services.txt
 	@touch $@
 
-cancel-matrix: $(CANCEL_INSTALLED) ## every way to cancel, clear and kill, the racy ones 20 times: hours; root on Debian
-	$(CANCEL)/bin/python -m tests.harness.services
-	$(CANCEL)/bin/python -m tests.cancel
+services: $(SERVICES_INSTALLED) ## PostgreSQL, Redis and Chromium, for what follows; root on Debian
+	$(SERVICES)/bin/python -m tests.harness.services
 
-cancel-selection: $(CANCEL_INSTALLED) ## the part of it that every change has to pass
-	$(CANCEL)/bin/python -m tests.harness.services
-	$(CANCEL)/bin/python -m tests.cancel --selection
+test-crash: services ## kill workers at every step of a create, retry and clear: exactly one thread each
+	$(SERVICES)/bin/python -m pytest -m crash tests/e2e
+
+cancel-matrix: services ## every way to cancel, clear and kill, the racy ones 20 times: hours
+	$(SERVICES)/bin/python -m tests.cancel
+
+cancel-selection: services ## the part of it that every change has to pass
+	$(SERVICES)/bin/python -m tests.cancel --selection
 
 demo: $(INSTALLED) ## a real Airflow, the emulator, three DAGs, one summary
 	$(BIN)/python -m tests.demo $(ARGS)
@@ -71,6 +76,9 @@ airflow: $(INSTALLED) ## the same, with the UI left up until Ctrl-C
 bench: $(INSTALLED) ## what waiting and importing cost, beside the peers: about 20 minutes, ARGS=--quick for two
 	$(BIN)/python -m tests.bench $(ARGS)
 
+bench-triggerer: services ## a thousand waits in a real triggerer on PostgreSQL, beside as many that only sleep
+	$(SERVICES)/bin/python -m tests.bench.real $(ARGS)
+
 build: $(INSTALLED) ## wheel and sdist into dist/
 	$(BIN)/python -m build --installer uv
 
@@ -78,4 +86,4 @@ package-check: $(INSTALLED) ## build wheel and sdist, install each into a clean 
 	$(BIN)/python -m tests.package
 
 clean: ## forget the environment and every result
-	rm -rf $(VENV) $(CANCEL) .venv-bench .airflow dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* .hypothesis
+	rm -rf $(VENV) $(SERVICES) .venv-bench .airflow dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* .hypothesis

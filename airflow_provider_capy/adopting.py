@@ -16,7 +16,7 @@ from airflow_provider_capy.exceptions import (
     CapyThreadError,
 )
 from airflow_provider_capy.flow import run
-from airflow_provider_capy.lifecycle import failed_tasks
+from airflow_provider_capy.lifecycle import Memory, Outcome, Policy, failed_tasks, judge
 from airflow_provider_capy.stopping import stop_and_confirm
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class ThreadOfTask:
         stop_on_kill: whether a thread may be stopped that is to be replaced.
         log: the task's logger.
         max_tries: of the task instance, see :class:`~airflow_provider_capy.identity.Attempt`.
+        retries: of the task, see there.
         announce: called with the intent before it is written, so that others can find the thread.
         sending: called right before the create is sent.
         patience: how long lookups go on.
@@ -67,6 +68,7 @@ class ThreadOfTask:
     stop_on_kill: bool
     log: Any
     max_tries: int | None = None
+    retries: int | None = None
     announce: Callable[[Record], None] = lambda _: None
     sending: Callable[[], None] = lambda: None
     patience: Patience = PATIENCE
@@ -91,7 +93,12 @@ class ThreadOfTask:
             "Reattached to thread %s of an earlier try, %s: %s", thread_id, thread.run_state, record.thread_url
         )
         now = record.model_copy(
-            update={"clear_number": self.clear_number, "max_tries": self.max_tries, "running": True}
+            update={
+                "clear_number": self.clear_number,
+                "max_tries": self.max_tries,
+                "retries": self.retries,
+                "running": True,
+            }
         )
         return now if now == record else self._store(now)
 
@@ -145,10 +152,11 @@ class ThreadOfTask:
             return
         what = f"thread {thread_id} of an earlier try, which {record.ended or 'was cleared'},"
         if not self.stop_on_kill:
-            self.log.warning("Replacing %s leaves it as it is, since stop_on_kill is off", what)
+            self._leave_old(record, thread_id, what)
             return
+        until = self.clock() + REPLACE_STOP_SECONDS
         try:
-            report = self._run(stop_and_confirm(thread_id, timeout=REPLACE_STOP_SECONDS, clock=self.clock))
+            report = self._run(stop_and_confirm(thread_id, until=until, clock=self.clock))
         except CapyRequestError as error:
             error.args = (f"{error}. Replacing {what} failed: it could not be stopped, and nothing was started",)
             raise
@@ -156,6 +164,23 @@ class ThreadOfTask:
         if not report.is_over:
             raise CapyStopUnconfirmedError(
                 f"Replacing {what} failed: {report.in_words}. No second one was started; a retry stops it again first",
+                thread_id=thread_id,
+                thread_url=record.thread_url,
+            )
+
+    def _leave_old(self, record: Record, thread_id: str, what: str) -> None:
+        """See that a thread that may not be stopped is at rest: two agents are not to work beside each other."""
+        try:
+            thread: Thread = self.hook.client.send(get_thread(thread_id))
+        except CapyNotFoundError:
+            return
+        except CapyRequestError as error:
+            error.args = (f"{error}. Replacing {what} failed: nobody knows whether it is at rest; nothing was started",)
+            raise
+        if judge(thread, Memory(seen_at_work=True), Policy(), self.clock()).outcome in {None, Outcome.BLOCKED}:
+            raise CapyStopUnconfirmedError(
+                f"Replacing {what} failed: it is {thread.run_state} and stop_on_kill is off. No second one was started; "
+                "stop it or let it finish, then retry",
                 thread_id=thread_id,
                 thread_url=record.thread_url,
             )

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_capy.exceptions import CapyRequestError
+from airflow_provider_capy.exceptions import CapyError, CapyRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,14 +64,14 @@ def run(flow: Flow[R], client: CapyClient, sleep: Callable[[float], None] = time
 
 def run_all(
     flows: Sequence[Flow[R]], client: CapyClient, sleep: Callable[[float], None] = time.sleep
-) -> list[R | CapyRequestError]:
+) -> list[R | CapyError]:
     """Drive several flows beside each other: while one pauses, the others go on.
 
     Returns:
-        in the order of the flows, what each returned, or the ``CapyRequestError`` that ended it.
+        in the order of the flows, what each returned, or the ``CapyError`` that ended it.
     """
     now = 0.0
-    ended: dict[int, R | CapyRequestError] = {}
+    ended: dict[int, R | CapyError] = {}
     # When each goes on, in seconds of pauses since the beginning; requests in between only make it later.
     due = [(0.0, number) for number in range(len(flows))]
 
@@ -88,7 +88,7 @@ def run_all(
             ended[number] = run(flows[number], client, wait)
         except _Paused as pause:
             due.append((now + pause.seconds, number))
-        except CapyRequestError as error:
+        except CapyError as error:
             ended[number] = error
     return [ended[number] for number in range(len(flows))]
 

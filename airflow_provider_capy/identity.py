@@ -52,10 +52,13 @@ class Attempt:
         clear_number: how often the run was cleared, by whichever of its tasks (``dag_run.clear_number``).
         max_tries: of this task instance; a clear of one that is not running raises it, nothing else does. ``None``
             when it is not known.
+        retries: of the task as its DAG stands now: a clear counts ``max_tries`` anew from it, so that a changed one can
+            hide a clear. ``None`` when it is not known.
     """
 
     clear_number: int
     max_tries: int | None = None
+    retries: int | None = None
 
 
 class Record(BaseModel):
@@ -70,6 +73,7 @@ class Record(BaseModel):
         generation: 0 for the first thread of this task, one more for each that replaced it.
         clear_number: how often the run had been cleared when it was written.
         max_tries: see :class:`Attempt`.
+        retries: see there.
         running: whether a try may have been on a worker after it was written; ``False`` once it deferred or failed.
         project_id: where the thread is.
         intended_at: epoch seconds of the first intent under this reference: its thread cannot be older.
@@ -89,6 +93,7 @@ class Record(BaseModel):
     generation: int = 0
     clear_number: int = 0
     max_tries: int | None = None
+    retries: int | None = None
     running: bool = True
     project_id: str
     intended_at: float
@@ -175,11 +180,13 @@ def was_cleared(record: Record, attempt: Attempt) -> bool:
     """Say whether this task was cleared since the record was written, and not only another one of its run.
 
     Airflow counts clears per run. A clear of a task that is not running raises its ``max_tries`` as well; one of a
-    running task shows in nothing else, so then the run's number has to be believed.
+    running task shows in nothing else, so then the run's number has to be believed; so it has when the task's
+    ``retries`` were changed meanwhile, from which the clear has counted.
     """
     if attempt.clear_number == record.clear_number:
         return False
-    return record.running or record.max_tries is None or record.max_tries != attempt.max_tries
+    counted = (record.max_tries, record.retries)
+    return record.running or record.max_tries is None or counted != (attempt.max_tries, attempt.retries)
 
 
 def reference_for(task: TaskIdentity, generation: int, nonce: str) -> str:

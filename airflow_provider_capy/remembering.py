@@ -30,7 +30,7 @@ class RecordStore:
         try:
             stored = self._accessor.get(STORE_KEY)
         except Exception as error:
-            if _is_a_kill(error):
+            if is_a_kill(error):
                 raise
             raise CapyError(
                 f"Airflow's task state store cannot be read ({_cause(error)}), so nobody knows whether an earlier try "
@@ -54,7 +54,7 @@ class RecordStore:
         try:
             self._accessor.set(STORE_KEY, record.model_dump(mode="json"), retention=NEVER_EXPIRE)
         except Exception as error:
-            if _is_a_kill(error):
+            if is_a_kill(error):
                 raise
             raise CapyError(
                 f"Airflow's task state store cannot be written ({_cause(error)}), so a thread could be lost; "
@@ -94,13 +94,13 @@ class RecordStore:
                 changes["thread_id"] = record.thread_id or thread_id
                 self.write(record.model_copy(update=changes))
         except CapyError as error:
-            if _is_a_kill(error):
+            if is_a_kill(error):
                 raise
             return _cause(error.__cause__ or error)
         return ""
 
 
-def _is_a_kill(error: Exception) -> bool:
+def is_a_kill(error: Exception) -> bool:
     """Say whether an ``on_kill`` raised this from its signal handler, in the middle of a request to the store."""
     from airflow.sdk.exceptions import AirflowException
 

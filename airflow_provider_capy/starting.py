@@ -45,16 +45,14 @@ class ThreadStart(ThreadOfTask):
             body = self._body()
             flow = create_once(body, reference=None, intended_at=self.clock(), clock=self.clock)
             return self._with_thread(self._intent(uuid.uuid4().hex, 0), self._run(flow), "created")
+        attempt = Attempt(self.clear_number, self.max_tries, self.retries)
         record = self.store.read()
-        decision = decide(record, Attempt(self.clear_number, self.max_tries))
-        kept = self._go_on(record, decision.action) if record is not None else None
+        decision = decide(record, attempt)
+        if record is not None and decision.action is Action.LOOK_UP and (found := self._adopt(record)) is not None:
+            # From here on it is a known thread like any other, which may have ended badly meanwhile.
+            record, decision = found, decide(found, attempt)
+        kept = self._reattach(record) if record is not None and decision.action is Action.REATTACH else None
         return kept if kept is not None else self._start(record, decision)
-
-    def _go_on(self, record: Record, action: Action) -> Record | None:
-        """Return the record when the thread of an earlier try is there and counts."""
-        if action is Action.REATTACH:
-            return self._reattach(record)
-        return self._adopt(record) if action is Action.LOOK_UP else None
 
     def _start(self, record: Record | None, decision: Decision) -> Record:
         # Checked before anything is done: an argument that is sure to be refused must leave no intent behind.
@@ -91,6 +89,7 @@ class ThreadStart(ThreadOfTask):
             generation=generation,
             clear_number=self.clear_number,
             max_tries=self.max_tries,
+            retries=self.retries,
             project_id=self.project_id,
             intended_at=now,
             sent_at=now,

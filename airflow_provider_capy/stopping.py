@@ -7,7 +7,15 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capy.api.calls import get_thread, stop_thread
-from airflow_provider_capy.exceptions import CapyConflictError, CapyNotFoundError, CapyRequestError
+from airflow_provider_capy.api.retry import NO_RETRIES
+from airflow_provider_capy.exceptions import (
+    CapyAPIError,
+    CapyConflictError,
+    CapyNotFoundError,
+    CapyRateLimitError,
+    CapyRequestError,
+    CapyServerError,
+)
 from airflow_provider_capy.flow import Ask, Flow, Pause
 from airflow_provider_capy.lifecycle import Memory, Outcome, Policy, judge
 
@@ -40,8 +48,8 @@ class StopReport:
     Attributes:
         thread_id: the thread.
         result: ``stopped`` (we asked, it came to rest), ``already_settled`` (nothing to stop), ``gone`` (404),
-            ``requested`` (we asked and did not wait), ``not_confirmed`` (we asked, it was still at work when the time
-            was over).
+            ``requested`` (we asked and did not wait), ``not_confirmed`` (it was still at work when the time was over, or
+            could not be looked at; ``stopped_by_us`` tells whether it was asked).
         run_state: what the last look showed; empty when there was none.
         stopped_by_us: whether our request stopped it, so that its ``ready`` is no success.
         error: why it could not be confirmed; empty otherwise.
@@ -68,7 +76,11 @@ class StopReport:
             Found.ALREADY_SETTLED: f"it had nothing left to stop ({self.run_state})",
             Found.GONE: "it does not exist any more",
             Found.REQUESTED: "it was asked to stop",
-            Found.NOT_CONFIRMED: f"it was asked to stop, which is NOT confirmed ({self.error or self.run_state})",
+            Found.NOT_CONFIRMED: (
+                f"it was asked to stop, which is NOT confirmed ({self.error or self.run_state})"
+                if self.stopped_by_us
+                else f"it could NOT be asked to stop, and may still be at work ({self.error or self.run_state})"
+            ),
         }[self.result]
 
     def xcom(self) -> dict[str, Any]:
@@ -95,52 +107,60 @@ def request_stop(thread_id: str, retry: RetryLimits | None = None) -> Flow[StopR
     return StopReport(thread_id, Found.REQUESTED, stopped_by_us=True)
 
 
-def stop_and_confirm(
-    thread_id: str, *, timeout: float, clock: Callable[[], float], retry: RetryLimits | None = None
-) -> Flow[StopReport]:
+def stop_and_confirm(thread_id: str, *, until: float, clock: Callable[[], float]) -> Flow[StopReport]:
     """Stop a thread and look until it has come to rest.
 
-    A thread that is at rest already is returned unchanged. A failing stop request is repeated, a look that fails is
-    looked again, and a thread that is still at work is asked again, until the time is over. A ``ready`` inside the
-    start race is not believed: such a thread is asked to stop and looked at twice.
+    A thread that is at rest already is returned unchanged. One that cannot be looked at is asked to stop all the same:
+    that does no harm, and it costs money. A failing stop request is repeated, a look that fails is looked again, and a
+    thread that is still at work is asked again, until the time is over. A ``ready`` inside the start race is not
+    believed: such a thread is asked to stop and looked at twice.
 
     Args:
         thread_id: the thread.
-        timeout: seconds for the whole.
+        until: epoch seconds at which it is given up.
         clock: gives epoch seconds.
-        retry: how patient each request is.
 
     Raises:
         CapyRequestError: only what no repetition can mend (401, 403, 422).
     """
-    until = clock() + timeout
     asked_at: float | None = None
     by_us = False
     memory, state, project_id, error, pause = Memory(), "", "", "", LOOK_EVERY
     while True:
+        at_least = 0.0
         try:
-            thread = yield Ask(get_thread(thread_id), retry)
+            thread = yield Ask(get_thread(thread_id), NO_RETRIES)
             state, project_id, error = thread.run_state, thread.project_id, ""
             verdict = judge(thread, memory, _REST, clock())
             memory = verdict.memory
             if verdict.outcome is not None and (asked_at is not None or verdict.outcome is not Outcome.BLOCKED):
                 result = Found.STOPPED if by_us else Found.ALREADY_SETTLED
                 return StopReport(thread_id, result, state, stopped_by_us=by_us, project_id=project_id)
-            if asked_at is None or (state != "ready" and clock() - asked_at >= ASK_AGAIN_AFTER):
-                report = yield from request_stop(thread_id, retry)
-                asked_at, by_us = clock(), by_us or report.stopped_by_us
         except CapyNotFoundError:
             return StopReport(thread_id, Found.GONE, stopped_by_us=by_us)
         except CapyRequestError as failure:
-            if not _may_pass(failure):
-                raise
-            error = str(failure)
-        if clock() + pause > until:
+            error, at_least = _passing(failure)
+        if asked_at is None or (state != "ready" and clock() - asked_at >= ASK_AGAIN_AFTER):
+            try:
+                report = yield from request_stop(thread_id, NO_RETRIES)
+            except CapyRequestError as failure:
+                error, at_least = _passing(failure)
+            else:
+                if report.result is Found.GONE:
+                    return StopReport(thread_id, Found.GONE, stopped_by_us=by_us)
+                asked_at, by_us = clock(), by_us or report.stopped_by_us
+        left = until - clock()
+        if pause > left:
             return StopReport(thread_id, Found.NOT_CONFIRMED, state, by_us, error, project_id)
-        yield Pause(pause)
+        # As long as Capy asks for, but for one last time.
+        yield Pause(max(pause, min(at_least, left - LOOK_EVERY)))
         pause = min(pause * 1.5, _SLOWEST_LOOK)
 
 
-def _may_pass(error: CapyRequestError) -> bool:
-    status = getattr(error, "status_code", 0)
-    return not 400 <= status < 500 or status == 429
+def _passing(error: CapyRequestError) -> tuple[str, float]:
+    """Return a failure in words and how many seconds it asks to wait, or raise one that no repetition can mend."""
+    if not isinstance(error, CapyAPIError):
+        return str(error), 0.0
+    if not isinstance(error, (CapyServerError, CapyRateLimitError)):
+        raise error
+    return str(error), error.retry_after or 0.0

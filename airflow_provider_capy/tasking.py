@@ -27,6 +27,7 @@ TELL_BUDGET = 0.3
 THREAD_ID_KEY = "thread_id"
 THREAD_KEY = "thread"
 REFERENCE_KEY = "thread_reference"
+STOPPED_KEY = "stopped_threads"
 
 
 class CapyTask:
@@ -116,14 +117,11 @@ class CapyTask:
                 step = self._look(context, wait)
                 if step.event is not None:
                     return step.event
-                time.sleep(self._pause_after(step))
+                time.sleep(step.look_again_in)
         except KeyboardInterrupt:
             # A Ctrl-C in dag.test(): the processes of real workers never see one.
             self._carry_out(stop=self._may_stop, reason="interrupted")
             raise
-
-    def _pause_after(self, step: Step) -> float:
-        return step.look_again_in
 
     @property
     def _may_stop(self) -> bool:
@@ -238,7 +236,7 @@ class CapyTask:
         from airflow_provider_capy.stopping import stop_and_confirm
 
         try:
-            report = run(stop_and_confirm(thread_id, timeout=timeout, clock=time.time), self.hook.client)
+            report = run(stop_and_confirm(thread_id, until=time.time() + timeout, clock=time.time), self.hook.client)
         except CapyRequestError as error:
             return False, f"its stop FAILED ({error})"
         return report.is_over, report.in_words

@@ -61,6 +61,7 @@ class Wait:
         deadline: epoch seconds after which the wait is over, or ``None``.
         remembered: what :meth:`remembered` gave when an earlier process left off; ``None`` at the beginning.
         tolerated_failures: how many failed polls in a row are tolerated; ``None`` for any number.
+        longest_pause: with it, the pauses double from look to look, up to so many seconds.
         draw: gives a number in [0, 1).
     """
 
@@ -74,6 +75,7 @@ class Wait:
         deadline: float | None = None,
         remembered: Mapping[str, Any] | None = None,
         tolerated_failures: int | None = TOLERATED_FAILURES,
+        longest_pause: float | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.thread_id = thread_id
@@ -84,10 +86,12 @@ class Wait:
         self.last: Thread | None = None
         self._thread_url = thread_url
         self._draw = draw
+        self._longest_pause = longest_pause
         before = remembered or {}
         self.failures = int(before.get("failures", 0))
         self._memory = Memory(bool(before.get("seen_at_work")), before.get("ready_since"))
         self._shown: str | None = before.get("shown")
+        self._looks = int(before.get("looks", 0))
 
     def remembered(self) -> dict[str, Any]:
         """Return, as plain data, what a later process needs to go on as if it had been here all the time."""
@@ -96,6 +100,7 @@ class Wait:
             "seen_at_work": self._memory.seen_at_work,
             "ready_since": self._memory.ready_since,
             "shown": self._shown,
+            **({} if self._longest_pause is None else {"looks": self._looks}),
         }
 
     def saw(self, thread: Thread, now: float) -> Step:
@@ -137,7 +142,11 @@ class Wait:
     ) -> Step:
         if self.deadline is not None and now >= self.deadline:
             return Step(self._ended(Outcome.TIMEOUT, self.last), line=line, warning=warning)
-        pause = max(self.poll_interval * (1 + JITTER * (2 * self._draw() - 1)), at_least)
+        pause = self.poll_interval * (1 + JITTER * (2 * self._draw() - 1))
+        if self._longest_pause is not None and soon is None:
+            pause = min(pause * 2.0 ** min(self._looks, 30), self._longest_pause)
+            self._looks += 1
+        pause = max(pause, at_least)
         if soon is not None:
             # Whoever asked for looks in quick succession (a test, a demo) gets them also where a second look is due.
             pause = min(soon, pause)

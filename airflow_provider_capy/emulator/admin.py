@@ -122,7 +122,8 @@ class Admin:
         return json_reply({})
 
     def _organise(self, request: Request) -> Reply:
-        self._world.organisation = _read(OrganisationOrder, request)
+        given = _read(OrganisationOrder, request).model_dump(exclude_unset=True)
+        self._world.organisation = self._world.organisation.model_copy(update=given)
         return json_reply({})
 
     def _requests(self, request: Request) -> Reply:

@@ -10,6 +10,7 @@ from airflow_provider_capy.emulator.addresses import PROJECT, TOKEN, Addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from types import EllipsisType
 
     from typing_extensions import Self
 
@@ -195,11 +196,17 @@ class EmulatorControl:
         body = {"prompt": prompt, "project_id": project_id, "copies": copies, **_life(life, seconds, fields)}
         return cast("list[str]", self._call("POST", "/threads", body)["ids"])
 
-    def organisation(self, *, projects: Iterable[str] | None = None, tags: Sequence[str] | None = None) -> None:
-        """Say which projects and tags exist; None means that every name does."""
+    def organisation(
+        self,
+        *,
+        projects: Iterable[str] | EllipsisType | None = ...,
+        tags: Sequence[str] | EllipsisType | None = ...,
+    ) -> None:
+        """Say which projects, and which tags, exist; None means that every name does, what is left out stays as it is."""
         given = {
-            "projects": None if projects is None else sorted(projects),
-            "tags": None if tags is None else list(tags),
+            name: None if names is None else list(names)
+            for name, names in (("projects", projects), ("tags", tags))
+            if names is not ...
         }
         self._call("POST", "/organisation", given)
 

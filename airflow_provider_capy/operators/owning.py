@@ -12,8 +12,8 @@ from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 from airflow_provider_capy.exceptions import CapyThreadError
 from airflow_provider_capy.killing import STOP_BUDGET
 from airflow_provider_capy.lifecycle import Outcome, Policy
-from airflow_provider_capy.seconds import as_seconds
 from airflow_provider_capy.tasking import THREAD_ID_KEY, CapyTask
+from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -90,6 +90,8 @@ class OwningTask(CapyTask):
     # The intent of a create, for as long as its thread is not known.
     _sought: Record | None = None
     _spared = False
+    # Epoch seconds from which the task's own timeout counts, once it is known.
+    _started_at: float | None = None
 
     def _wait(self, record: Record, policy: Policy, poll_interval: float, deadline: float | None) -> Wait:
         from airflow_provider_capy.waiting import Wait
@@ -210,6 +212,7 @@ class OwningTask(CapyTask):
     def _take(self, record: Record) -> None:
         """From here on this task answers for the thread of that record, unless another one does."""
         self._at_stake = record.thread_id
+        self._started_at = record.started_at
         self._sought = record if record.thread_id is None else None
         self._spared = record.shared
 
@@ -244,5 +247,10 @@ class OwningTask(CapyTask):
     def _is_execution_timeout(self) -> bool:
         if self.execution_timeout is None or not self.deferrable:
             return False
-        timeout = None if self.timeout is None else as_seconds("timeout", self.timeout, least=0.0)
-        return timeout is None or self.execution_timeout.total_seconds() < timeout
+        if self.timeout is None:
+            return True
+        timeout = as_seconds("timeout", self.timeout, least=0.0)
+        if self._started_at is not None and time.time() >= self._started_at + timeout:
+            # Its own, which counts from an earlier try's create.
+            return False
+        return self.execution_timeout.total_seconds() < timeout

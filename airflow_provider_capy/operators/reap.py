@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capy.exceptions import CapyReferenceError
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
-from airflow_provider_capy.seconds import as_seconds
 from airflow_provider_capy.tasking import REFERENCE_KEY, THREAD_ID_KEY
+from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from airflow.sdk import Context
 
@@ -111,11 +111,8 @@ class CapyReapThreadsOperator(CapyStopThreadOperator):
         """Return the threads that cost money: none that rests, waits for a person or is too old."""
         return {
             thread.id: thread
-            for thread in hook.list_threads(self.project_id, origin="api")
-            if thread.run_state not in _AT_REST
-            and thread.status != "archived"
-            and (created := thread.created) is not None
-            and created >= oldest
+            for thread in created_since(oldest, hook.list_threads(self.project_id, origin="api"))
+            if thread.run_state not in _AT_REST and thread.status != "archived"
         }
 
     def _orphans(self, hook: CapyHook, ledger: AirflowLedger, alive: dict[str, Thread]) -> dict[str, dict[str, Any]]:
@@ -156,3 +153,30 @@ class CapyReapThreadsOperator(CapyStopThreadOperator):
         words = "Thread %(thread_id)s would be stopped: run %(run_id)s of %(dag_id)s is %(run_state)s"
         self.log.info(words, orphan)
         return orphan
+
+
+def created_since(oldest: datetime, threads: Iterable[Thread]) -> Iterator[Thread]:
+    """Yield the threads that were created since then.
+
+    A project's history is long, and its list comes newest first, which Capy does not promise: as long as it does, a
+    whole page of threads that are too old ends it.
+
+    Args:
+        oldest: aware UTC time.
+        threads: in the order of the list; read no further than need be.
+    """
+    from airflow_provider_capy.api.pages import LARGEST_PAGE
+
+    newest_first, last, too_old = True, None, 0
+    for thread in threads:
+        if (created := thread.created) is None:
+            continue
+        newest_first = newest_first and (last is None or created <= last)
+        last = created
+        if created >= oldest:
+            too_old = 0
+            yield thread
+        else:
+            too_old += 1
+        if newest_first and too_old >= LARGEST_PAGE:
+            return

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_capy.exceptions import CapyInputError, CapyRequestError, CapyStopUnconfirmedError
+from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyStopUnconfirmedError
 from airflow_provider_capy.links import THREAD_URL_KEY, CapyThreadLink
-from airflow_provider_capy.seconds import as_seconds
+from airflow_provider_capy.tasking import STOPPED_KEY
+from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,8 @@ class CapyStopThreadOperator(BaseOperator):
     A thread that has settled already, or does not exist any more, is no error. ``return_value`` is a list with one
     report per thread: ``thread_id``, ``result`` (``stopped``, ``already_settled``, ``gone``, ``requested``,
     ``not_confirmed``), ``run_state``, ``stopped_by_us``, ``error``, ``project_id``. A stopped thread reads ``ready`` like a finished
-    one: ``stopped_by_us`` is how a later reader tells them apart.
+    one: ``stopped_by_us`` is how a later reader tells them apart. The ids of those that this task stopped are also the XCom
+    ``stopped_threads``, by which a :class:`CapyThreadSensor` that is cleared later knows them.
 
     Args:
         thread_id: an id, or a list of ids; templated. Blank ones and ``None`` (a create that never ran) are left out.
@@ -71,6 +73,7 @@ class CapyStopThreadOperator(BaseOperator):
         hook = CapyHook(self.capy_conn_id)
         try:
             reports = self._stop_all(hook, thread_ids, time.time() + timeout)
+            self._leave_word(context, [report["thread_id"] for report in reports if report["stopped_by_us"]])
             if len(reports) == 1 and (project_id := reports[0]["project_id"]):
                 url = hook.thread_url(thread_ids[0], project_id)
                 context["ti"].xcom_push(key=THREAD_URL_KEY, value=url)
@@ -78,15 +81,20 @@ class CapyStopThreadOperator(BaseOperator):
         finally:
             hook.close()
 
+    def _leave_word(self, context: Context, thread_ids: list[str]) -> None:
+        """Tell sensors that are cleared later which threads read ready because they were stopped."""
+        if thread_ids:
+            context["ti"].xcom_push(key=STOPPED_KEY, value=thread_ids)
+
     def _stop_all(self, hook: CapyHook, thread_ids: list[str], until: float) -> list[dict[str, Any]]:
         from airflow_provider_capy.flow import run_all
         from airflow_provider_capy.stopping import Found, StopReport, request_stop, stop_and_confirm
 
-        within = max(until - time.time(), 1.0)
+        until = max(until, time.time() + 1.0)
         # Beside each other, so that all are asked before one is waited for: each of them costs money by the second.
         ended = run_all(
             [
-                stop_and_confirm(thread_id, timeout=within, clock=time.time)
+                stop_and_confirm(thread_id, until=until, clock=time.time)
                 if self.wait_for_stop
                 else request_stop(thread_id)
                 for thread_id in thread_ids
@@ -95,9 +103,7 @@ class CapyStopThreadOperator(BaseOperator):
         )
         reports: list[StopReport] = []
         for thread_id, end in zip(thread_ids, ended, strict=True):
-            report = (
-                StopReport(thread_id, Found.NOT_CONFIRMED, error=str(end)) if isinstance(end, CapyRequestError) else end
-            )
+            report = StopReport(thread_id, Found.NOT_CONFIRMED, error=str(end)) if isinstance(end, CapyError) else end
             self.log.info("Thread %s: %s", thread_id, report.in_words)
             reports.append(report)
         if unsure := [report for report in reports if report.result is Found.NOT_CONFIRMED]:

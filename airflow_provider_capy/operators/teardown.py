@@ -10,8 +10,8 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_capy.lifecycle import OnBlocked, Outcome
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
-from airflow_provider_capy.seconds import as_seconds
 from airflow_provider_capy.tasking import REFERENCE_KEY, THREAD_ID_KEY, THREAD_KEY
+from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,6 +83,10 @@ class CapyThreadTeardown(CapyStopThreadOperator):
         elif self.stop_on_kill:
             until = time.time() + as_seconds("timeout", self.timeout, least=0.0)
             reports = self._stop_what_there_is(ti, until=until)
+            # One at rest already was stopped by the wait's own end, unless the wait has told how the thread ended.
+            told = self._seen(ti) is not None
+            stopped = [report["thread_id"] for report in reports if report["stopped_by_us"] or not told]
+            self._leave_word(context, stopped)
         else:
             self.log.warning("The thread is not stopped: stop_on_kill is off")
         if ending is _Ending.MARKED_SUCCESS:
@@ -111,17 +115,19 @@ class CapyThreadTeardown(CapyStopThreadOperator):
         if created != "success" or waited not in {"success", "skipped"}:
             return _Ending.BADLY
         # A wait that came to its own end has said how; one that somebody marked, or that a cancel skipped, has not.
-        seen = self._pulled(ti, self.wait_task_id, THREAD_KEY)
-        outcome = seen.get("outcome") if isinstance(seen, dict) else None
-        # What an earlier try, or a wait for the thread before a clear, has left says nothing about this one.
-        is_ours = isinstance(seen, dict) and seen.get("thread_id") == self._pulled(
-            ti, self.create_task_id, THREAD_ID_KEY
-        )
+        seen = self._seen(ti)
         blocked_is = {"succeed": "success", "skip": "skipped"}.get(self.on_blocked)
         ends = {(Outcome.READY.value, "success"), (Outcome.BLOCKED.value, blocked_is)}
-        if is_ours and (outcome, waited) in ends:
+        if seen is not None and (seen.get("outcome"), waited) in ends:
             return _Ending.WELL
         return _Ending.MARKED_SUCCESS if waited == "success" else _Ending.BADLY
+
+    def _seen(self, ti: Any) -> dict[str, Any] | None:
+        """Return what the wait has told of the thread's end; what it told of an earlier thread says nothing of this one."""
+        seen = self._pulled(ti, self.wait_task_id, THREAD_KEY)
+        if not isinstance(seen, dict) or seen.get("thread_id") != self._pulled(ti, self.create_task_id, THREAD_ID_KEY):
+            return None
+        return seen
 
     def _pulled(self, ti: Any, task_id: str, key: str) -> Any:
         return ti.xcom_pull(task_ids=task_id, key=key, map_indexes=ti.map_index)

@@ -13,8 +13,8 @@ from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.operators.owning import OwningTask
 from airflow_provider_capy.operators.reap import CapyReapThreadsOperator
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
-from airflow_provider_capy.seconds import as_seconds
 from airflow_provider_capy.tasking import REFERENCE_KEY
+from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -235,6 +235,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             task=TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, ti.map_index),
             clear_number=getattr(context["dag_run"], "clear_number", 0) or 0,
             max_tries=ti.max_tries,
+            retries=self.retries,
             project_id=self.hook.settings.project(self.project_id),
             fields={name: getattr(self, name) for name in _BODY_FIELDS},
             durable=self.durable,

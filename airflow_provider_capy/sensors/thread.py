@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, conf
 from airflow.sdk.exceptions import (
+    AirflowNotFoundException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyInputError, CapyThreadError
+from airflow_provider_capy.exceptions import CapyInputError, CapyRequestError, CapyThreadError
 from airflow_provider_capy.lifecycle import TOLERATED_FAILURES, OnBlocked, Outcome, Policy, checked_on_blocked
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
-from airflow_provider_capy.seconds import as_seconds
 from airflow_provider_capy.tasking import CapyTask
+from airflow_provider_capy.templated import as_seconds, as_thread_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_capy.events import WaitEvent
+    from airflow_provider_capy.sensors.suspicion import Suspicion
     from airflow_provider_capy.waiting import Step, Wait
 
 _WAIT_KEY = "capy_wait"
@@ -58,12 +60,14 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         stop_on_kill: stop the thread when the task is cancelled; default ``True``.
         capy_conn_id: the connection; default ``capy_default``.
         **kwargs: of the base sensor. ``soft_fail`` skips on a timeout, ``never_fail`` on every failure, ``silent_fail``
-            tolerates any number of failed polls that may pass; in every mode.
+            tolerates any number of failed polls that may pass; in every mode. ``exponential_backoff`` with ``max_wait``
+            is for poke and reschedule mode: the triggerer's looks are shared and cost next to nothing.
 
     Raises:
         CapyInputError: an argument that is sure to be refused.
         CapyRequestError: 401, 403, 404, 422 while looking.
         CapyThreadError: archived, blocked, a failed task, or too many failed polls in a row.
+        CapyThreadStoppedError: it reads ready when this task was cleared, and may have been stopped before.
         AirflowSensorTimeout: the timeout is over; Airflow does not retry it.
         AirflowSkipException: blocked under ``on_blocked="skip"``, or by ``soft_fail`` or ``never_fail``.
     """
@@ -110,17 +114,19 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         self.fail_on_task_error = fail_on_task_error
         self.stop_on_kill = stop_on_kill
         self.capy_conn_id = capy_conn_id
-        self._looks = 0
 
     def execute(self, context: Context) -> Any:
         """Wait here, come again later, or hand the wait to the triggerer when the first look does not end it."""
         self._ti = context["ti"]
-        self.poke_interval = as_seconds("poke_interval", self.poke_interval, least=0.0)
-        self.timeout = as_seconds("timeout", self.timeout, least=0.0)
-        self.thread_id = _checked_thread_id(self.thread_id)
-        checked_on_blocked(self.on_blocked)
         try:
+            self.poke_interval = as_seconds("poke_interval", self.poke_interval, least=0.0)
+            self.timeout = as_seconds("timeout", self.timeout, least=0.0)
+            self.thread_id = as_thread_id(self.thread_id)
+            checked_on_blocked(self.on_blocked)
             self._publish(context, self.thread_id, self.hook.thread_url(self.thread_id, self.project_id))
+            suspicion = self._suspicion(context)
+            if doubt := suspicion.begin(self.hook.get_thread, self._policy, leave_word=self.stop_on_kill):
+                raise self._wanted(doubt)
             if self.deferrable:
                 event = self._look_or_defer(context)
             elif self.reschedule:
@@ -128,10 +134,21 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
             else:
                 event = self._wait_here(context, self._the_wait(time.time() + self.timeout))
             return self._conclude(context, event)
-        except AirflowTaskTimeout as error:
+        except (AirflowTaskTimeout, CapyInputError, CapyRequestError, AirflowNotFoundException) as error:
+            # No kill is among these: the wait has come to an end of its own.
+            self._suspicion(context).end(None, self.log)
             raise self._wanted(error) from error.__cause__
         finally:
             self._close()
+
+    def _suspicion(self, context: Context) -> Suspicion:
+        from airflow_provider_capy.sensors.suspicion import Suspicion
+
+        return Suspicion(context, self, self.thread_id)
+
+    @property
+    def _policy(self) -> Policy:
+        return Policy(checked_on_blocked(self.on_blocked), self.fail_on_task_error)
 
     def poke(self, context: Context) -> bool:
         """Look once, or twice where one look proves nothing.
@@ -142,22 +159,21 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         Raises:
             Exception: what :meth:`execute` raises when the thread ended otherwise.
         """
-        self.thread_id = _checked_thread_id(self.thread_id)
+        self.thread_id = as_thread_id(self.thread_id)
         try:
             event = self._look_well(context, self._the_wait(None)).event
         finally:
             self._close()
-        if event is None:
-            return False
-        self._conclude(context, event)
-        return True
+        if event is not None:
+            self._conclude(context, event)
+        return event is not None
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Conclude what the trigger saw."""
         from airflow_provider_capy.events import WaitEvent
 
         self._ti = context["ti"]
-        self._at_stake = self.thread_id = _checked_thread_id(self.thread_id)
+        self._at_stake = self.thread_id = as_thread_id(self.thread_id)
         try:
             return self._conclude(context, WaitEvent.read(event, self.thread_id))
         finally:
@@ -171,6 +187,7 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
             raise
         except Exception as error:  # noqa: BLE001 - raised again, as the task wants it
             if next_method == "__fail__":
+                self._suspicion(context).end(None, self.log)
                 error.args = (f"The triggerer could not go on: {error}. {_LEFT_ALONE}",)
             raise self._wanted(error) from error.__cause__
 
@@ -194,7 +211,7 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         if (now := wait.remembered()) != before and (store := context.get("task_state_store")) is not None:
             store.set(_WAIT_KEY, {"try": ti.try_number, **now})
         # The scheduler loses its way when a task comes back within its own loop, which the deadline could ask for.
-        pause = max(self._pause_after(step), min(float(self.poke_interval), _SHORTEST_RESCHEDULE))
+        pause = max(step.look_again_in, min(float(self.poke_interval), _SHORTEST_RESCHEDULE))
         raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=pause))
 
     def _look_or_defer(self, context: Context) -> WaitEvent:  # noqa: RET503 - defer() raises
@@ -227,23 +244,17 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
     def _the_wait(self, deadline: float | None, remembered: dict[str, Any] | None = None) -> Wait:
         from airflow_provider_capy.waiting import Wait
 
+        longest = self.max_wait.total_seconds() if self.max_wait is not None else float(self.timeout)
         return Wait(
             self.thread_id,
             thread_url=lambda project_id: self.hook.thread_url(self.thread_id, project_id or self.project_id),
-            policy=Policy(checked_on_blocked(self.on_blocked), self.fail_on_task_error),
+            policy=self._policy,
             poll_interval=as_seconds("poke_interval", self.poke_interval, least=0.0),
             deadline=deadline,
             remembered=remembered,
             tolerated_failures=None if self.silent_fail else TOLERATED_FAILURES,
+            longest_pause=longest if self.exponential_backoff else None,
         )
-
-    def _pause_after(self, step: Step) -> float:
-        """Seconds until the next look; with ``exponential_backoff`` they double each time, up to ``max_wait``."""
-        if not self.exponential_backoff or step.soon:
-            return step.look_again_in
-        self._looks += 1
-        longest = self.max_wait.total_seconds() if self.max_wait is not None else float(self.timeout)
-        return min(step.look_again_in * 2.0 ** min(self._looks - 1, 30), longest)
 
     def _on_execution_timeout(self) -> str:
         return _LEFT_ALONE
@@ -251,6 +262,8 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
     def _conclude(self, context: Context, event: WaitEvent) -> dict[str, Any]:
         from airflow_provider_capy.events import error_of
 
+        if doubt := self._suspicion(context).end(event.outcome, self.log):
+            raise self._wanted(doubt)
         self._publish_end(context, event)
         if event.outcome is Outcome.READY or (event.outcome is Outcome.BLOCKED and self.on_blocked == "succeed"):
             self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
@@ -286,14 +299,3 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         if not isinstance(kept, dict) or kept.get("try") != context["ti"].try_number:
             return {}
         return {name: value for name, value in kept.items() if name != "try"}
-
-
-def _checked_thread_id(thread_id: Any) -> str:
-    from airflow_provider_capy.api.requests import thread_id_in_path
-
-    if not isinstance(thread_id, str):
-        raise CapyInputError(
-            f"thread_id: {thread_id!r} is not a thread id but a {type(thread_id).__name__}; a sensor waits for one thread, "
-            "use .expand(thread_id=…) for several"
-        )
-    return thread_id_in_path(thread_id.strip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.configuration import conf
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # Airflow gives on_kill 30 seconds, if it does not cut it off before; both parts together stay below.
 KILL_BUDGET = 28.0
 STOP_BUDGET = 18.0
+STOP_READ_TIMEOUT = 6.0
 FIRST_LOOK_WITHIN = 2.0
 
 
@@ -199,14 +201,16 @@ class CapyThreadTrigger(BaseTrigger):
             self.log.exception("Thread %s: stopping it failed; it may still be at work", self.thread_id)
 
     async def _stop(self) -> str:
+        from airflow_provider_capy.api import AsyncCapyClient
         from airflow_provider_capy.flow import arun
         from airflow_provider_capy.stopping import stop_and_confirm
 
-        client = await self._get_hook().aclient()
-        try:
-            report = await arun(stop_and_confirm(self.thread_id, timeout=STOP_BUDGET, clock=time.time), client)
-        finally:
-            await client.close()
+        settings = (await self._get_hook().asettings()).client
+        # A look that hangs must not use up the time of the stop.
+        quick = replace(settings, read_timeout=min(settings.read_timeout, STOP_READ_TIMEOUT))
+        until = time.time() + STOP_BUDGET
+        async with AsyncCapyClient(quick) as client:
+            report = await arun(stop_and_confirm(self.thread_id, until=until, clock=time.time), client)
         return report.in_words
 
     def _get_hook(self) -> CapyHook:

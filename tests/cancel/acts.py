@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from tests.harness.client import AirflowError
+from tests.harness.waiting import RUN_OVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,6 +47,13 @@ def clear_create(trial: Trial) -> None:
 def clear_run(trial: Trial) -> None:
     """Clear the whole run."""
     trial.airflow.clear_run(trial.dag_id, trial.run_id)
+
+
+def fail_and_clear(trial: Trial) -> None:
+    """Mark the run failed, and clear what failed once it is over, as somebody does who has changed his mind."""
+    trial.airflow.mark_run(trial.dag_id, trial.run_id, "failed")
+    trial.until("the run is over", lambda: trial.run_state() in RUN_OVER)
+    trial.airflow.clear_run(trial.dag_id, trial.run_id, only_failed=True)
 
 
 def nothing(trial: Trial) -> None:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from tests.cancel.lab import Lab
     from tests.cancel.rows import Row
 
-TOGETHER = 7
-
 
 class Campaign:
     """All trials of one lab; `result` waits for one of them."""
@@ -51,8 +49,9 @@ class Campaign:
                 list(pool.map(self._one, alone))
             together: dict[tuple[str, int], list[tuple[Row, str, int]]] = {}
             for cell in self._cells:
-                if cell[0].together:
-                    together.setdefault((cell[0].key, cell[2]), []).append(cell)
+                row, _, repetition = cell
+                if row.together:
+                    together.setdefault((row.key, (repetition - 1) // row.at_once), []).append(cell)
             for cells in together.values():
                 self._all(cells)
         finally:
@@ -73,7 +72,7 @@ class Campaign:
             return
         row = cells[0][0]
         trials = [Trial(self._lab, *cell) for cell in cells]
-        with ThreadPoolExecutor(TOGETHER) as pool:
+        with ThreadPoolExecutor(len(trials)) as pool:
             list(pool.map(lambda trial: self._attempt([trial], trial.prepare), trials))
             ready = [trial for trial in trials if not trial.result.error]
             for trial in ready:

@@ -33,7 +33,8 @@ class Row:
 
     `key` is that of the table in the facts this matrix answers; `together` rows befall all their runs at once.
     `cancels`: a user or a timeout ends the run, so it must not end green. `marks_success`: that is what the user wants.
-    `racy`: what is repeated in the full matrix, `at_most` so often. `selection`: part of what CI runs.
+    `racy`: what is repeated in the full matrix, `at_most` so often, and `at_once` so many repetitions by one event where
+    it befalls all runs together. `cleared`: the waiting task begins anew with the same thread. `selection`: part of what CI runs.
     """
 
     key: str
@@ -51,6 +52,8 @@ class Row:
     selection: bool = False
     fault: Mapping[str, Any] | None = None
     at_most: int = 1000
+    at_once: int = 1
+    cleared: bool = False
     slow_create: bool = False
 
     def promise(self, way: str) -> Promise:
@@ -186,19 +189,23 @@ ROWS: tuple[Row, ...] = (
     Row("leave", "run marked failed, stop_on_kill=False", of((WAYS, Promise(KEPT, "failed"))), acts.mark_run("failed"),
         variant="leave"),
     Row("5c", "waiting task cleared", of((LONE, anew), (SENSORS, goes_on), (GROUPS, goes_on)), acts.clear_wait,
-        lab="two", cancels=False, racy=True, selection=True),
+        lab="two", cancels=False, racy=True, cleared=True, selection=True),
+    Row("2-clear", "run marked failed while it waits, then its failed tasks cleared",
+        of((LONE, anew), (("sensor_poke", "sensor_deferred"), stopped_failed), (("sensor_reschedule",), goes_on),
+           (GROUPS, stopped_failed)),
+        acts.fail_and_clear, lab="two", cancels=False, cleared=True, selection=True),
     Row("5d", "run cleared while it waits", of((WAYS, anew)), acts.clear_run, lab="two", cancels=False, racy=True),
     Row("5e", "run cleared, create under way", of((CREATING, anew)), acts.clear_run, phase="creating",
         lab="two", cancels=False, racy=True, selection=True),
     Row("5d-create", "creating task cleared, with what follows", of((WAYS, anew)), acts.clear_create, lab="two",
         cancels=False),
     Row("11a", "holding triggerer frozen, the other takes over, thawed", of((DEFERRED, goes_on)), acts.freeze_holder,
-        lab="two", together=True, cancels=False, racy=True, selection=True),
+        lab="two", together=True, cancels=False, racy=True, at_once=5, selection=True),
     Row("11b", "holding triggerer killed, run marked failed, the other lives",
         of((("op_deferred", "sensor_deferred"), kept_failed), (("group_deferred",), stopped_failed)),
-        acts.kill_holder_and_mark, lab="two", together=True, racy=True, selection=True),
+        acts.kill_holder_and_mark, lab="two", together=True, racy=True, at_once=5, selection=True),
     Row("11c", "holding triggerer frozen, run marked failed, thawed", of((DEFERRED, stopped_failed)),
-        acts.freeze_holder_and_mark, lab="two", together=True, racy=True),
+        acts.freeze_holder_and_mark, lab="two", together=True, racy=True, at_once=5),
     Row("8e", "DAG deleted while it waits", of((("op_deferred", "sensor_deferred", "group_deferred"), Promise(STOPPED, GONE))),
         acts.delete_dag, variant="deleted", lab="two"),
     Row("13c", "Celery worker told to stop (SIGTERM, warm)",

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_capy.sensors.suspicion import STOP_TAKES
 from tests.harness.client import AirflowError
 from tests.harness.waiting import RUN_OVER
 
@@ -276,6 +277,10 @@ class Trial:
 
     def _see_it_through(self) -> None:
         """Let the thread finish: the run that was disturbed has to end well."""
+        if self.row.cleared:
+            # A thread that finishes in the moment of a clear is taken for one that was stopped, which is not the question.
+            self.until("it waits again", self._waits)
+            time.sleep(STOP_TAKES)
         self.finish_threads()
         state = self.until("the run ends", lambda: self.run_state() in RUN_OVER and self.run_state(), OVER_TIMEOUT)
         if state != "success":

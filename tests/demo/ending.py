@@ -51,7 +51,7 @@ def end_what_is_left(stage: Stage) -> None:
 
 def _stop(stage: Stage, thread_id: str) -> None:
     try:
-        report = run(stop_and_confirm(thread_id, timeout=STOP_SECONDS, clock=time.time), stage.capy.client)
+        report = run(stop_and_confirm(thread_id, until=time.time() + STOP_SECONDS, clock=time.time), stage.capy.client)
         stage.console.line("thread", f"{thread_id}: {report.in_words}", "warn")
     except CapyError as error:
         stage.console.line("thread", f"{thread_id} MAY STILL BE AT WORK, stop it in Capy: {error}", "bad")

@@ -5,26 +5,25 @@ The runs of a table go side by side, since each of them mostly waits; each row i
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.e2e.conftest import DAGS
+from tests.harness.airflow import LocalAirflow
 from tests.harness.client import AirflowError
+from tests.harness.services import Postgres
 from tests.harness.waiting import RUN_OVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
     from airflow_provider_capy.emulator.control import EmulatorControl, ThreadTruth
     from airflow_provider_capy.emulator.server import EmulatorProcess
-    from tests.harness.airflow import LocalAirflow
-
-T = TypeVar("T")
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
@@ -37,27 +36,18 @@ LIFE = 12.0
 SCHEDULER_LAG = 8.0
 
 
-def patiently(ask: Callable[[], T]) -> T:
-    """Ask an Airflow again whose SQLite was locked: so many runs side by side are more than it is made for."""
-    for _ in range(20):
-        try:
-            return ask()
-        except AirflowError as error:
-            if "-> 500" not in str(error):
-                raise
-            time.sleep(1)
-    return ask()
-
-
-REVIVING = threading.Lock()
-
-
-def revive(airflow: LocalAirflow) -> None:
-    """Start a component again that SQLite was locked to for so long that it ended itself."""
-    with REVIVING:
-        for component in airflow.components.values():
-            if not component.running:
-                component.restart()
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory, capy_process: EmulatorProcess) -> Iterator[LocalAirflow]:
+    """An Airflow on PostgreSQL: so many deaths side by side lock SQLite for longer than Airflow's scheduler lives."""
+    env = {
+        "AIRFLOW_CONN_CAPY_DEFAULT": capy_process.control.connection_json(),
+        "AIRFLOW__CORE__PARALLELISM": "16",
+        # The default pool of tasks of one DAG, so that all the runs of a table go side by side.
+        "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "32",
+    }
+    home = tmp_path_factory.mktemp("airflow-postgres")
+    with Postgres() as postgres, LocalAirflow(home, DAGS, database=postgres.url("airflow"), env=env) as airflow:
+        yield airflow
 
 
 @dataclass
@@ -79,14 +69,14 @@ class Scene:
     run_id: str = field(default="")
 
     def begin(self, **conf: Any) -> Scene:
-        self.run_id = patiently(lambda: self.airflow.trigger(self.dag_id, {"name": self.name, **conf}))
+        self.run_id = self.airflow.trigger(self.dag_id, {"name": self.name, **conf})
         return self
 
     def clear(self, task_id: str = TASK) -> None:
-        patiently(lambda: self.airflow.clear_task(self.dag_id, self.run_id, task_id))
+        self.airflow.clear_task(self.dag_id, self.run_id, task_id)
 
     def cancel(self) -> None:
-        patiently(lambda: self.airflow.mark_run(self.dag_id, self.run_id, "failed"))
+        self.airflow.mark_run(self.dag_id, self.run_id, "failed")
 
     def again(self, name: str | None = None) -> Scene:
         """Another run of the same DAG."""
@@ -100,13 +90,9 @@ class Scene:
 
     def until(self, what: str, probe: Callable[[], Any]) -> Any:
         try:
-            return self.airflow.wait_until(f"{self.name}: {what}", lambda: self._look(probe), PATIENCE, LOOK_EVERY)
+            return self.airflow.wait_until(f"{self.name}: {what}", probe, PATIENCE, LOOK_EVERY)
         except AirflowError as error:
             raise AirflowError(f"{error}\n{self.airflow.describe_run(self.dag_id, self.run_id)}") from None
-
-    def _look(self, probe: Callable[[], T]) -> T:
-        revive(self.airflow)
-        return patiently(probe)
 
     def until_threads(self, count: int) -> list[ThreadTruth]:
         return self.until(f"{count} threads", lambda: threads if len(threads := self.threads()) >= count else None)
@@ -209,15 +195,12 @@ def survivors(airflow: LocalAirflow, capy_process: EmulatorProcess) -> dict[str,
             capy.fault("slow", "createAndStartThread", seconds=15, match=f"{death.name}\n", times=1)
         scene = Scene(airflow, capy, death.name, f"exactly_once_{death.way}")
         scenes[death.name] = scene.begin(step=death.step, who=death.who, then=death.then)
-        # All of them at once would lock SQLite for longer than Airflow bears.
-        time.sleep(1)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         ways = ("wait", "defer", "fire")
-        states = {state for way in ways for state in patiently(lambda: airflow.runs(f"exactly_once_{way}")).values()}  # noqa: B023
+        states = {state for way in ways for state in airflow.runs(f"exactly_once_{way}").values()}
         if states <= RUN_OVER:
             break
-        revive(airflow)
         time.sleep(LOOK_EVERY)
     return scenes
 

@@ -42,6 +42,22 @@ def test_a_good_thread_lets_the_deploy_pass_and_is_not_stopped(
     assert thread["stops"] == []
 
 
+def assert_a_clear_does_not_take_it_for_finished(
+    airflow: LocalAirflow, dag_id: str, run_id: str, *, only_failed: bool
+) -> None:
+    """A stopped thread reads ready; whoever clears the wait is not to get a deploy of half the work."""
+    if only_failed:
+        airflow.clear_run(dag_id, run_id, only_failed=True)
+    else:
+        airflow.clear_task(dag_id, run_id, "work.wait", downstream=True)
+    airflow.wait_for_task(dag_id, run_id, "work.wait", try_number=1 + only_failed)
+    assert airflow.wait_for_run(dag_id, run_id) == "failed"
+    tasks = airflow.tasks(dag_id, run_id)
+    assert (tasks["work.wait"]["state"], tasks["deploy"]["try_number"]) == ("failed", 0)
+    log = airflow.task_log(dag_id, run_id, "work.wait", tasks["work.wait"]["try_number"])
+    assert "CapyThreadStoppedError" in log
+
+
 @pytest.mark.parametrize(("dag_id", "waits_as"), [("group_deferred", "deferred"), ("group_poke", "running")])
 def test_marking_the_run_failed_while_it_waits_stops_the_thread(
     airflow: LocalAirflow, capy: EmulatorControl, dag_id: str, waits_as: str
@@ -56,6 +72,7 @@ def test_marking_the_run_failed_while_it_waits_stops_the_thread(
     assert airflow.wait_for_run(dag_id, run_id) == "failed"
     states = airflow.task_states(dag_id, run_id)
     assert (states["work.wait"], states["deploy"]) == ("failed", "skipped")
+    assert_a_clear_does_not_take_it_for_finished(airflow, dag_id, run_id, only_failed=True)
 
 
 def test_marking_the_run_failed_while_the_create_is_under_way_stops_its_thread(
@@ -85,6 +102,7 @@ def test_marking_the_run_failed_between_create_and_wait_stops_the_thread(
 
     stopped(airflow, capy, the_thread(airflow, capy)["id"])
     assert airflow.wait_for_run("group_deferred", run_id) == "failed"
+    assert_a_clear_does_not_take_it_for_finished(airflow, "group_deferred", run_id, only_failed=False)
 
 
 def test_without_stop_on_kill_the_thread_goes_on_and_the_run_still_fails(

@@ -152,6 +152,12 @@ def test_decision(left, attempt, expected):
     assert decide(known, attempt) == expected
 
 
+@pytest.mark.parametrize(("retries", "cleared"), [(2, False), (1, True), (None, True)])
+def test_a_clear_that_counts_from_other_retries_is_one_although_the_sum_is_the_same(retries, cleared):
+    left = record(running=False, max_tries=2, retries=2)
+    assert was_cleared(left, Attempt(clear_number=1, max_tries=2, retries=retries)) is cleared
+
+
 def test_without_max_tries_every_clear_of_the_run_counts():
     assert was_cleared(record(running=False), CLEARED)
     assert was_cleared(record(running=False, max_tries=2), Attempt(clear_number=1))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -315,6 +317,33 @@ def test_a_sensors_leniency_is_the_same_in_every_mode(
         )
     )
     assert (ran.state, ran.xcoms["thread"]["thread_id"]) == (state, thread_id)
+
+
+@pytest.mark.parametrize("mode", SENSOR)
+@pytest.mark.parametrize("arguments", [{"capy_conn_id": "capy_missing"}, {"thread_id": "{{ none }}"}], ids=str)
+def test_never_fail_is_for_what_is_wrong_before_the_wait_as_well(
+    arguments: dict[str, Any], mode: str, capy_emulator: EmulatorControl
+) -> None:
+    given = {"thread_id": "jam_1", "poke_interval": POKE, "never_fail": True, **SENSOR[mode], **arguments}
+    assert run_task(lambda: CapyThreadSensor(task_id=TASK_ID, **given)).state == "skipped"
+
+
+@pytest.mark.parametrize("mode", ["sensor poke", "sensor reschedule"])
+def test_exponential_backoff_doubles_the_pauses_and_ends_in_time(mode: str, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    began = time.monotonic()
+    ran = run_task(
+        lambda: CapyThreadSensor(
+            task_id=TASK_ID, thread_id=thread_id, poke_interval=0.2, timeout=3, exponential_backoff=True, **SENSOR[mode]
+        )
+    )
+    looks = [request["time"] for request in capy_emulator.requests("getThread")]
+    pauses = [later - earlier for earlier, later in pairwise(looks)]
+    assert (ran.state, type(ran.error)) == ("failed", AirflowSensorTimeout)
+    assert time.monotonic() - began < 6
+    # 0.2, 0.4, 0.8, 1.6 seconds, the last one cut by the timeout.
+    assert len(looks) <= 6
+    assert pauses[2] > 2 * pauses[0]
 
 
 @pytest.mark.parametrize("mode", SENSOR)

@@ -231,6 +231,14 @@ def test_the_next_try_adopts_the_thread_of_a_lost_answer(attempt, store, capy_em
     assert ids(capy_emulator) == [lost]
 
 
+def test_the_next_try_replaces_the_thread_of_a_lost_answer_that_was_archived_meanwhile(attempt, capy_emulator) -> None:
+    lost = lose(attempt, capy_emulator)
+    capy_emulator.archive(lost)
+    record = attempt()
+    assert ids(capy_emulator) == [lost, record.thread_id]
+    assert record.generation == 1
+
+
 def test_the_next_try_creates_when_there_was_none(attempt, store, capy_emulator) -> None:
     capy_emulator.fault("status", "createAndStartThread", status=503, times=1)
     with pytest.raises(CapyCreateUnknownError):
@@ -330,13 +338,32 @@ def test_a_clear_of_an_intent_that_started_nothing_just_creates(attempt, capy_em
     assert [attempt(**CLEARED).thread_id] == ids(capy_emulator)
 
 
-def test_stop_on_kill_off_leaves_the_old_thread_with_a_warning(attempt, capy_emulator, caplog) -> None:
+def test_a_thread_that_may_not_be_stopped_is_replaced_only_at_rest(attempt, capy_emulator) -> None:
     capy_emulator.script(life="forever")
     first = attempt()
-    with caplog.at_level(logging.WARNING, LOG.name):
+    with pytest.raises(
+        CapyStopUnconfirmedError, match=r"it is \w+ and stop_on_kill is off\. No second one was started"
+    ):
         attempt(stop_on_kill=False, **CLEARED)
+    assert ids(capy_emulator) == [first.thread_id]
+    capy_emulator.set_life(first.thread_id, seconds=0.1)
+    until_ready(capy_emulator, first)
+    assert attempt(stop_on_kill=False, **CLEARED).thread_id != first.thread_id
     assert capy_emulator.stops(first.thread_id) == []
-    assert "leaves it as it is, since stop_on_kill is off" in caplog.text
+
+
+def test_a_thread_that_may_not_be_stopped_and_is_gone_is_replaced(attempt, capy_emulator) -> None:
+    first = attempt()
+    capy_emulator.fault("status", "getThread", status=404, match=first.thread_id)
+    assert attempt(stop_on_kill=False, **CLEARED).thread_id != first.thread_id
+
+
+def test_a_thread_that_may_not_be_stopped_and_cannot_be_seen_is_not_replaced(attempt, capy_emulator) -> None:
+    first = attempt()
+    capy_emulator.fault("status", "getThread", status=401)
+    with pytest.raises(CapyUnauthorizedError, match="nobody knows whether it is at rest; nothing was started"):
+        attempt(stop_on_kill=False, **CLEARED)
+    assert ids(capy_emulator) == [first.thread_id]
 
 
 def test_a_clear_of_another_task_of_the_run_is_none_of_ours(attempt, store, capy_emulator) -> None:

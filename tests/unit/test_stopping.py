@@ -17,11 +17,12 @@ from airflow_provider_capy.api.retry import RetryLimits
 from airflow_provider_capy.api.settings import ClientSettings
 from airflow_provider_capy.exceptions import (
     CapyForbiddenError,
+    CapyRateLimitError,
     CapyServerError,
     CapyUnauthorizedError,
     CapyValidationError,
 )
-from airflow_provider_capy.flow import Ask, arun, run
+from airflow_provider_capy.flow import Ask, Pause, arun, run
 from airflow_provider_capy.stopping import Found, StopReport, request_stop, stop_and_confirm
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def confirm(thread_id: str, timeout: float = 20.0) -> Flow[StopReport]:
-    return stop_and_confirm(thread_id, timeout=timeout, clock=time.time)
+    return stop_and_confirm(thread_id, until=time.time() + timeout, clock=time.time)
 
 
 def phases(*steps: dict[str, Any]) -> list[dict[str, Any]]:
@@ -212,7 +213,7 @@ class StillAtWork:
 
 def test_a_thread_that_goes_on_is_asked_again() -> None:
     capy = StillAtWork()
-    report = run(stop_and_confirm("jam_1", timeout=30, clock=lambda: capy.now), capy, capy.sleep)  # type: ignore[arg-type]
+    report = run(stop_and_confirm("jam_1", until=capy.now + 30, clock=lambda: capy.now), capy, capy.sleep)  # type: ignore[arg-type]
     stops = [time for operation, time in capy.asked if operation == "stopThread"]
     assert (report.result, len(stops) > 2, capy.now <= 1_800_000_030.0) == (Found.NOT_CONFIRMED, True, True)
     assert all(later - earlier >= stopping.ASK_AGAIN_AFTER for earlier, later in pairwise(stops))
@@ -233,6 +234,8 @@ def test_a_capy_that_is_away_is_reported_within_the_bound(drive: Any, capy_emula
     capy_emulator.fault("status", status=503)
     report = drive(confirm(thread_id, 2.0))
     assert (report.result, report.stopped_by_us, "answered 503" in report.error) == (Found.NOT_CONFIRMED, False, True)
+    assert "it could NOT be asked to stop" in report.in_words
+    assert capy_emulator.requests("stopThread")
 
 
 @pytest.mark.parametrize(
@@ -271,11 +274,29 @@ def test_a_request_that_fails_is_raised_after_its_attempts(drive: Any, capy_emul
     assert len(capy_emulator.requests("stopThread")) == 3
 
 
-def test_the_patience_that_was_asked_for_reaches_every_request() -> None:
-    flow = stop_and_confirm("jam_1", timeout=5, clock=lambda: 0.0, retry=QUICK)
-    step = next(flow)
+@pytest.mark.parametrize(
+    "fault", [{"kind": "status", "status": 503}, {"kind": "status", "status": 429, "retry_after": 30}]
+)
+def test_a_thread_that_cannot_be_looked_at_is_asked_to_stop_all_the_same(
+    fault: dict[str, Any], drive: Any, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault(operation="getThread", **fault)
+    report = drive(confirm(thread_id, 2.0))
+    assert (report.result, report.stopped_by_us) == (Found.NOT_CONFIRMED, True)
+    assert "it was asked to stop, which is NOT confirmed" in report.in_words
+    assert capy_emulator.stops(thread_id)
+
+
+def test_a_pause_that_capy_asks_for_is_made_but_for_one_last_look() -> None:
+    now = 0.0
+    flow = stop_and_confirm("jam_1", until=20.0, clock=lambda: now)
+    assert isinstance(next(flow), Ask)
+    step = flow.send(Thread.model_validate({"id": "jam_1", "runState": "running"}))
     assert isinstance(step, Ask)
-    assert step.retry is QUICK
+    assert flow.throw(CapyRateLimitError("later", status_code=429, retry_after=30.0)) == Pause(
+        20.0 - stopping.LOOK_EVERY
+    )
 
 
 def test_a_report_is_plain_data() -> None:

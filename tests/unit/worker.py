@@ -62,6 +62,8 @@ class Supervisor:
                 self.store[msg.key] = json.loads(json.dumps(msg.value))
             case comms.GetTaskStateStore() if msg.key in self.store:
                 return comms.TaskStateStoreResult(value=self.store[msg.key])
+            case comms.DeleteTaskStateStore():
+                self.store.pop(msg.key, None)
             case comms.GetTaskStates():
                 key = msg.task_ids[0] if (msg.map_index or -1) < 0 else f"{msg.task_ids[0]}_{msg.map_index}"
                 return comms.TaskStatesResult(task_states={msg.run_ids[0]: {key: self.standing}})

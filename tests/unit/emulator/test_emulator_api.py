@@ -120,6 +120,15 @@ def test_tags_and_projects_of_the_organisation_can_be_chosen(capy_emulator, api)
     assert api.post("/v1/threads", json={**known, "tags": ["nightly"]}).status_code == 422
 
 
+def test_what_is_not_said_of_the_organisation_stays_as_it_is(capy_emulator, api):
+    capy_emulator.organisation(projects=["prj_one"])
+    known = {"projectId": "prj_one", "prompt": "x"}
+    assert api.post("/v1/threads", json={**known, "tags": ["of-my-own"]}).status_code == 422
+    capy_emulator.organisation(tags=None)
+    assert api.post("/v1/threads", json={**known, "tags": ["of-my-own"]}).status_code == 200
+    assert api.post("/v1/threads", json={**known, "projectId": "prj_two"}).json()["error"]["code"] == "not_found"
+
+
 def test_an_unknown_thread_is_not_found(api):
     for response in (api.get("/v1/threads/jam_nowhere"), api.post("/v1/threads/jam_nowhere/stop")):
         assert response.status_code == 404

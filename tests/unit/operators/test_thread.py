@@ -14,7 +14,7 @@ from airflow.sdk import DAG, BaseOperator, task
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 from airflow_provider_capy import exceptions
-from airflow_provider_capy.exceptions import CapyInputError
+from airflow_provider_capy.exceptions import CapyInputError, CapyStopUnconfirmedError
 from airflow_provider_capy.lifecycle import Outcome
 from airflow_provider_capy.operators.owning import Ending, ending_of
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator, CapyStopThreadOperator
@@ -249,6 +249,14 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(
     assert (ran.state, isinstance(ran.error, CapyInputError)) == ("failed", True)
     assert says in str(ran.error)
     assert capy_emulator.requests() == []
+
+
+def test_one_id_that_is_none_leaves_no_other_at_work(capy_emulator: EmulatorControl) -> None:
+    ids = [*capy_emulator.create(life="forever"), "../x", *capy_emulator.create(life="forever")]
+    ran = run_task(stop(thread_id=ids))
+    assert type(ran.error) is CapyStopUnconfirmedError
+    assert "1 of 3 threads may still be at work: ../x: it could NOT be asked to stop" in str(ran.error)
+    assert all(capy_emulator.thread(thread_id)["run_state"] == "ready" for thread_id in (ids[0], ids[2]))
 
 
 # What a wait that did not end well calls for

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_capy.exceptions import CapyInputError
-from airflow_provider_capy.seconds import as_seconds
+from airflow_provider_capy.templated import as_seconds
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
-"""Reads the spellings of a duration that users template: seconds, text, ``timedelta``."""
+"""Reads what users template, in all its spellings: a duration (seconds, text, ``timedelta``) and a thread's id."""
 
 from __future__ import annotations
 
 import math
 from datetime import timedelta
+from typing import Any
+
+from airflow_provider_capy.exceptions import CapyInputError
 
 
 def as_seconds(name: str, value: float | timedelta | str, *, least: float) -> float:
@@ -17,8 +20,6 @@ def as_seconds(name: str, value: float | timedelta | str, *, least: float) -> fl
     Raises:
         CapyInputError: when it is no such duration.
     """
-    from airflow_provider_capy.exceptions import CapyInputError
-
     try:
         seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -28,3 +29,19 @@ def as_seconds(name: str, value: float | timedelta | str, *, least: float) -> fl
     if not (math.isfinite(seconds) and seconds >= least):
         raise CapyInputError(f"{name}: {value!r} is not a number of seconds of at least {least:g}, nor a timedelta")
     return seconds
+
+
+def as_thread_id(thread_id: Any) -> str:
+    """Return one thread's id, without white space around it, as a template may leave some.
+
+    Raises:
+        CapyInputError: when it is none: a list of them, the text that a template makes of nothing, a path.
+    """
+    from airflow_provider_capy.api.requests import thread_id_in_path
+
+    if not isinstance(thread_id, str):
+        raise CapyInputError(
+            f"thread_id: {thread_id!r} is not a thread id but a {type(thread_id).__name__}; a sensor waits for one thread, "
+            "use .expand(thread_id=…) for several"
+        )
+    return thread_id_in_path(thread_id.strip())
