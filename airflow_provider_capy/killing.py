@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+THREAD_KEY = "thread"
+
 OVER = frozenset({"failed", "success", "skipped", "upstream_failed", "removed"})
 
 # From SIGTERM to SIGKILL Airflow leaves five seconds: this much for the question, the rest for the stop.
@@ -94,6 +96,28 @@ async def ask_from_trigger(ti: Any) -> Standing:
         return _read(await task_runner.SUPERVISOR_COMMS.asend(_question(ti)), ti)
     except Exception as error:  # noqa: BLE001 - whatever it was, the answer is that nobody knows
         return Standing("unknown", f"{UNKNOWN.reason} ({type(error).__name__})")
+
+
+async def told_by_its_end(ti: Any, thread_id: str) -> str:
+    """Return the outcome that a task instance has told of the thread when its wait ended by itself; empty otherwise.
+
+    A wait that somebody else cut short has told none; one that this try or another triggerer saw to its end has, and
+    has done to the thread what that end called for.
+
+    Args:
+        ti: the trigger's task instance.
+        thread_id: the thread.
+    """
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import GetXCom, XComResult
+
+    question = GetXCom(key=THREAD_KEY, dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=ti.map_index)
+    try:
+        answer = await task_runner.SUPERVISOR_COMMS.asend(question)
+    except Exception:  # noqa: BLE001 - nobody knows, so the task instance's state decides
+        return ""
+    told = answer.value if isinstance(answer, XComResult) else None
+    return str(told["outcome"]) if isinstance(told, dict) and told.get("thread_id") == thread_id else ""
 
 
 async def warm_up(ti: Any) -> None:
@@ -193,6 +217,9 @@ def kill_order(standing: Standing, *, tries_left: bool, stop_on_kill: bool, owns
         return KillOrder(True, may_retry, standing.reason)
     if cleared:
         return KillOrder(False, may_retry, f"{standing.reason}: cleared, the next try waits for the same thread")
+    if standing.state == UNKNOWN.state and not owns_thread:
+        # Perhaps it was cleared, and a next try waits for this very thread, which would then read ready.
+        return KillOrder(False, may_retry, f"{standing.reason}, and it did not start the thread")
     if tries_left:
         return KillOrder(False, may_retry, f"{standing.reason}: its worker goes away, the next try goes on with it")
     return KillOrder(True, may_retry, f"{standing.reason}: its worker goes away and no try is left")

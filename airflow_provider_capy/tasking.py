@@ -13,7 +13,7 @@ import httpx
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_capy.exceptions import CapyRequestError, CapyThreadError
-from airflow_provider_capy.killing import KILL_BUDGET, STOP_BUDGET, ask_from_signal_handler, kill_order
+from airflow_provider_capy.killing import KILL_BUDGET, STOP_BUDGET, THREAD_KEY, ask_from_signal_handler, kill_order
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY, THREAD_URL_KEY
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 TELL_BUDGET = 0.3
 
 THREAD_ID_KEY = "thread_id"
-THREAD_KEY = "thread"
 REFERENCE_KEY = "thread_reference"
 STOPPED_KEY = "stopped_threads"
 

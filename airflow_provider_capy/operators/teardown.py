@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_capy.killing import THREAD_KEY
 from airflow_provider_capy.lifecycle import OnBlocked, Outcome
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
-from airflow_provider_capy.tasking import REFERENCE_KEY, THREAD_ID_KEY, THREAD_KEY
+from airflow_provider_capy.tasking import REFERENCE_KEY, THREAD_ID_KEY
 from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:

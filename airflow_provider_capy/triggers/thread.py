@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.configuration import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_capy.exceptions import CapyRequestError
-from airflow_provider_capy.killing import UNKNOWN, ask_from_trigger, shielded, warm_up
+from airflow_provider_capy.exceptions import CapyRequestError, CapyUnauthorizedError
+from airflow_provider_capy.killing import UNKNOWN, ask_from_trigger, shielded, told_by_its_end, warm_up
 from airflow_provider_capy.lifecycle import TOLERATED_FAILURES, OnBlocked, Policy, checked_on_blocked
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.hooks.capy import CapyHook
     from airflow_provider_capy.hooks.settings import ConnectionSettings
+    from airflow_provider_capy.triggers.seat import Seat
     from airflow_provider_capy.waiting import Step, Wait
 
 # Airflow gives on_kill 30 seconds, if it does not cut it off before; both parts together stay below.
@@ -30,6 +31,8 @@ KILL_BUDGET = 28.0
 STOP_BUDGET = 18.0
 STOP_READ_TIMEOUT = 6.0
 FIRST_LOOK_WITHIN = 2.0
+# What Airflow's triggerer cancels a trigger with when its task instance is over, or another triggerer's.
+USER_ACTION = "__airflow_user_action__"
 
 
 class CapyThreadTrigger(BaseTrigger):
@@ -72,7 +75,8 @@ class CapyThreadTrigger(BaseTrigger):
         self.stop_on_kill = stop_on_kill
         self.tolerated_failures = tolerated_failures
         self._hook: CapyHook | None = None
-        self._fired = False
+        self._fired = self._killed = False
+        self._seat: Seat | None = None
         self._shown = ""
         self._side_tasks: list[asyncio.Task[None]] = []
 
@@ -101,6 +105,12 @@ class CapyThreadTrigger(BaseTrigger):
                 event = await self._wait_with_others()
             else:
                 event = await self._wait_alone()
+        except asyncio.CancelledError as cancelled:
+            if cancelled.args[:1] == (USER_ACTION,):
+                # Here, and not in on_kill: what runs there is cut off by the second cancel on Python before 3.12, and
+                # the task's log closed, before it could say what became of the thread.
+                await self.on_kill()
+            raise
         finally:
             for task in self._side_tasks:
                 task.cancel()
@@ -118,9 +128,9 @@ class CapyThreadTrigger(BaseTrigger):
         # The group spreads its polls itself.
         wait = self._new_wait(settings, draw=lambda: 0.5)
         async with here.seat(self._hook, settings.client, wait, self.project_id) as seat:
+            self._seat = seat
             while True:
                 step = await seat.next()
-                self._hook = seat.group.line.hook
                 self._tell(step, wait)
                 if step.event is not None:
                     return step.event
@@ -173,8 +183,9 @@ class CapyThreadTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Stop the thread when the task instance is over; keep it when another try or triggerer goes on with it."""
-        if self._fired:
+        if self._fired or self._killed:
             return
+        self._killed = True
         if not await shielded(self._kill(), KILL_BUDGET):
             self.log.error(
                 "Thread %s: %.0f s were not enough to stop it; it may still be at work", self.thread_id, KILL_BUDGET
@@ -194,6 +205,11 @@ class CapyThreadTrigger(BaseTrigger):
                 )
                 self.log.warning("Thread %s is not stopped: %s, %s", self.thread_id, standing.reason, whose)
                 return
+            if told := await told_by_its_end(self.task_instance, self.thread_id):
+                # As a triggerer finds that was frozen, while another one took its waits over.
+                words = "its task instance came to its own end with the thread's outcome"
+                self.log.warning("Thread %s is not stopped: %s, %s", self.thread_id, words, told)
+                return
             words = await self._stop()
             self.log.warning("Thread %s, %s: %s", self.thread_id, words, standing.reason)
         except Exception:
@@ -201,17 +217,30 @@ class CapyThreadTrigger(BaseTrigger):
             self.log.exception("Thread %s: stopping it failed; it may still be at work", self.thread_id)
 
     async def _stop(self) -> str:
+        try:
+            return await self._stop_with(await self._latest_hook().asettings())
+        except CapyUnauthorizedError:
+            from airflow_provider_capy.triggers.watcher import desk
+
+            # The token was changed, and no poll has come upon it yet.
+            hook = await desk().renewed(self._latest_hook())
+            return await self._stop_with(await hook.asettings())
+
+    async def _stop_with(self, settings: ConnectionSettings) -> str:
         from airflow_provider_capy.api import AsyncCapyClient
         from airflow_provider_capy.flow import arun
         from airflow_provider_capy.stopping import stop_and_confirm
 
-        settings = (await self._get_hook().asettings()).client
         # A look that hangs must not use up the time of the stop.
-        quick = replace(settings, read_timeout=min(settings.read_timeout, STOP_READ_TIMEOUT))
+        quick = replace(settings.client, read_timeout=min(settings.client.read_timeout, STOP_READ_TIMEOUT))
         until = time.time() + STOP_BUDGET
         async with AsyncCapyClient(quick) as client:
             report = await arun(stop_and_confirm(self.thread_id, until=until, clock=time.time), client)
         return report.in_words
+
+    def _latest_hook(self) -> CapyHook:
+        """Return the connection that the polls of this wait use by now."""
+        return self._seat.group.line.hook if self._seat is not None else self._get_hook()
 
     def _get_hook(self) -> CapyHook:
         if self._hook is None:

@@ -79,6 +79,7 @@ ORDERS = [
     ("running", False, False, True, False, True),
     ("unknown", True, True, True, False, True),
     ("unknown", False, True, True, True, True),
+    ("unknown", False, True, False, False, True),
 ]
 
 
