@@ -130,6 +130,11 @@ def capy_thread(
             prompt=prompt,
             **{**create_fields, **of_both, "wait_for_completion": False, "do_xcom_push": True},
         )
+        if not create.durable:
+            raise CapyInputError(
+                "durable: False leaves the group no reference by which it finds the thread of a create that was cut off; "
+                "leave it out, or use CapyCreateThreadOperator alone"
+            )
         # A thread that a reference of the user's own found may be another task's: only the teardown can tell.
         of_wait["stop_on_kill"] = create.stop_on_kill and create.reference is None
         wait = group.wait = CapyThreadSensor(
@@ -149,6 +154,7 @@ def capy_thread(
             project_id=create.project_id,
             stop_on_kill=create.stop_on_kill,
             on_blocked=wait.on_blocked,
+            forgiving=wait.soft_fail or wait.never_fail,
             timeout=stop_timeout,
             retries=STOP_RETRIES,
             retry_delay=STOP_RETRY_DELAY,

@@ -19,6 +19,7 @@ from airflow_provider_capy.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import httpx
     from typing_extensions import Self
 
     from airflow_provider_capy.api import AsyncCapyClient, CapyClient, CreatedThread, StoppedThread, Thread
@@ -85,15 +86,15 @@ class CapyHook(BaseHook):
         """Return :attr:`client` (the name that every Airflow hook has)."""
         return self.client
 
-    async def aclient(self) -> AsyncCapyClient:
-        """Return a new client for an event loop; the caller closes it."""
+    async def aclient(self, limits: httpx.Limits | None = None) -> AsyncCapyClient:
+        """Return a new client for an event loop, with httpx's limits of its pool; the caller closes it."""
         from airflow.sdk.log import amask_secret
 
         from airflow_provider_capy.api import AsyncCapyClient
 
         settings = await self.asettings()
         await amask_secret(settings.client.token.get_secret_value())
-        return AsyncCapyClient(settings.client)
+        return AsyncCapyClient(settings.client, limits=limits)
 
     def close(self) -> None:
         """Close the client, if there is one."""

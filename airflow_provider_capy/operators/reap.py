@@ -78,7 +78,7 @@ class CapyReapThreadsOperator(CapyStopThreadOperator):
         self.started_within = started_within
         self.airflow_conn_id = airflow_conn_id
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002
+    def execute(self, context: Context) -> list[dict[str, Any]]:
         """Find them, and stop them."""
         from airflow.sdk import BaseHook
 
@@ -102,7 +102,7 @@ class CapyReapThreadsOperator(CapyStopThreadOperator):
                 return [{**self._told(orphan), "result": "would_be_stopped"} for orphan in found.values()]
             if not found:
                 return []
-            reports = self._stop_all(hook, list(found), time.time() + timeout)
+            reports = self._stop_all(context, hook, list(found), time.time() + timeout)
             return [{**report, **found[report["thread_id"]]} for report in reports]
         finally:
             hook.close()

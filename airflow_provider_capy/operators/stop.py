@@ -13,7 +13,7 @@ from airflow_provider_capy.tasking import STOPPED_KEY
 from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import timedelta
 
     from airflow.sdk import Context
@@ -72,8 +72,7 @@ class CapyStopThreadOperator(BaseOperator):
             return []
         hook = CapyHook(self.capy_conn_id)
         try:
-            reports = self._stop_all(hook, thread_ids, time.time() + timeout)
-            self._leave_word(context, [report["thread_id"] for report in reports if report["stopped_by_us"]])
+            reports = self._stop_all(context, hook, thread_ids, time.time() + timeout)
             if len(reports) == 1 and (project_id := reports[0]["project_id"]):
                 url = hook.thread_url(thread_ids[0], project_id)
                 context["ti"].xcom_push(key=THREAD_URL_KEY, value=url)
@@ -81,12 +80,23 @@ class CapyStopThreadOperator(BaseOperator):
         finally:
             hook.close()
 
-    def _leave_word(self, context: Context, thread_ids: list[str]) -> None:
-        """Tell sensors that are cleared later which threads read ready because they were stopped."""
-        if thread_ids:
-            context["ti"].xcom_push(key=STOPPED_KEY, value=thread_ids)
+    def _leave_word(self, context: Context, thread_ids: Iterable[str]) -> list[str]:
+        """Tell later readers which threads read ready because they were stopped, also by earlier tries of this task.
 
-    def _stop_all(self, hook: CapyHook, thread_ids: list[str], until: float) -> list[dict[str, Any]]:
+        Returns:
+            all of them.
+        """
+        store: Any = context.get("task_state_store")
+        before = (store.get(STOPPED_KEY) if store is not None else None) or []
+        stopped = sorted({*before, *thread_ids})
+        if stopped:
+            # Airflow deletes the XComs of a task with its next try, and keeps its store.
+            if store is not None and stopped != before:
+                store.set(STOPPED_KEY, stopped)
+            context["ti"].xcom_push(key=STOPPED_KEY, value=stopped)
+        return stopped
+
+    def _stop_all(self, context: Context, hook: CapyHook, thread_ids: list[str], until: float) -> list[dict[str, Any]]:
         from airflow_provider_capy.flow import run_all
         from airflow_provider_capy.stopping import Found, StopReport, request_stop, stop_and_confirm
 
@@ -106,13 +116,14 @@ class CapyStopThreadOperator(BaseOperator):
             report = StopReport(thread_id, Found.NOT_CONFIRMED, error=str(end)) if isinstance(end, CapyError) else end
             self.log.info("Thread %s: %s", thread_id, report.in_words)
             reports.append(report)
+        ours = self._leave_word(context, [report.thread_id for report in reports if report.stopped_by_us])
         if unsure := [report for report in reports if report.result is Found.NOT_CONFIRMED]:
             listed = "; ".join(f"{report.thread_id}: {report.in_words}" for report in unsure)
             raise CapyStopUnconfirmedError(
                 f"{len(unsure)} of {len(reports)} threads may still be at work: {listed}. A retry stops them again",
                 thread_id=unsure[0].thread_id,
             )
-        return [report.xcom() for report in reports]
+        return [{**report.xcom(), "stopped_by_us": report.thread_id in ours} for report in reports]
 
 
 def _ids(value: Any) -> list[str]:

@@ -10,12 +10,13 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_capy.killing import THREAD_KEY
 from airflow_provider_capy.lifecycle import OnBlocked, Outcome
+from airflow_provider_capy.operators.skipping import BRANCH_KEY, skipped_tasks, was_skipped_by_its_dag
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
 from airflow_provider_capy.tasking import REFERENCE_KEY, THREAD_ID_KEY
 from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from airflow.sdk import Context
 
@@ -29,10 +30,11 @@ LOOK_EVERY = 1.0
 
 
 class _Ending(Enum):
-    """How a group ended: by itself, by somebody who marked its wait, or otherwise."""
+    """How a group ended: by itself, by somebody who marked its wait, by a failure that its wait forgives, or otherwise."""
 
     WELL = "well"
     MARKED_SUCCESS = "marked success"
+    FORGIVEN = "forgiven"
     BADLY = "badly"
 
 
@@ -48,6 +50,7 @@ class CapyThreadTeardown(CapyStopThreadOperator):
         project_id: where the thread is, for the lookup of one whose create was cut off; default: the connection's.
         stop_on_kill: whether threads may be stopped at all.
         on_blocked: what the wait makes of a blocked thread.
+        forgiving: whether the wait skips on a failure (``soft_fail``, ``never_fail``), which then fails no run.
         **kwargs: of :class:`CapyStopThreadOperator`.
     """
 
@@ -61,6 +64,7 @@ class CapyThreadTeardown(CapyStopThreadOperator):
         project_id: str | None = None,
         stop_on_kill: bool = True,
         on_blocked: OnBlocked = "fail",
+        forgiving: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"thread_id": None, **kwargs})
@@ -69,6 +73,7 @@ class CapyThreadTeardown(CapyStopThreadOperator):
         self.project_id = project_id
         self.stop_on_kill = stop_on_kill
         self.on_blocked = on_blocked
+        self.forgiving = forgiving
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Do what is left to do after the group, whatever happened to it."""
@@ -82,17 +87,15 @@ class CapyThreadTeardown(CapyStopThreadOperator):
         if self._pulled(ti, self.create_task_id, REFERENCE_KEY) == "":
             self.log.warning("The thread is not stopped: stop_on_kill is off, or another task started it")
         elif self.stop_on_kill:
-            until = time.time() + as_seconds("timeout", self.timeout, least=0.0)
-            reports = self._stop_what_there_is(ti, until=until)
+            reports = self._stop_what_there_is(context, may_come_late=states[self.create_task_id] != "success")
             # One at rest already was stopped by the wait's own end, unless the wait has told how the thread ended.
-            told = self._seen(ti) is not None
-            stopped = [report["thread_id"] for report in reports if report["stopped_by_us"] or not told]
-            self._leave_word(context, stopped)
+            if self._seen(ti) is None:
+                self._leave_word(context, [report["thread_id"] for report in reports])
         else:
             self.log.warning("The thread is not stopped: stop_on_kill is off")
-        if ending is _Ending.MARKED_SUCCESS:
-            words = "%s was marked success before its thread had settled. %s"
-            self.log.warning(words, self.wait_task_id, _in_words(reports))
+        if ending is not _Ending.BADLY:
+            words = "%s ended as %s before its thread had settled well. %s"
+            self.log.warning(words, self.wait_task_id, ending.value, _in_words(reports))
             return reports
         # Raised although the stop went well: otherwise a run that was marked failed would end green.
         ended = ", ".join(f"{task_id} is {state}" for task_id, state in states.items())
@@ -110,9 +113,8 @@ class CapyThreadTeardown(CapyStopThreadOperator):
     def _ending(self, ti: Any, states: dict[str, str]) -> _Ending:
         created, waited = states[self.create_task_id], states[self.wait_task_id]
         if created == "skipped":
-            # Never begun: a branch went another way. One that has announced a create was cut off by a cancel.
-            begun = [self._pulled(ti, self.create_task_id, key) for key in (THREAD_ID_KEY, REFERENCE_KEY)]
-            return _Ending.WELL if begun == [None, None] else _Ending.BADLY
+            # Skipped by a cancel, it may even have begun: between two tries.
+            return _Ending.WELL if self._create_was_skipped_by_its_dag(ti) else _Ending.BADLY
         if created != "success" or waited not in {"success", "skipped"}:
             return _Ending.BADLY
         # A wait that came to its own end has said how; one that somebody marked, or that a cancel skipped, has not.
@@ -121,7 +123,14 @@ class CapyThreadTeardown(CapyStopThreadOperator):
         ends = {(Outcome.READY.value, "success"), (Outcome.BLOCKED.value, blocked_is)}
         if seen is not None and (seen.get("outcome"), waited) in ends:
             return _Ending.WELL
-        return _Ending.MARKED_SUCCESS if waited == "success" else _Ending.BADLY
+        if waited == "success":
+            return _Ending.MARKED_SUCCESS
+        return _Ending.FORGIVEN if seen is not None and self.forgiving else _Ending.BADLY
+
+    def _create_was_skipped_by_its_dag(self, ti: Any) -> bool:
+        skipped = skipped_tasks(ti.get_task_breadcrumbs(dag_id=ti.dag_id, run_id=ti.run_id))
+        create = self.dag.get_task(self.create_task_id)
+        return was_skipped_by_its_dag(create, skipped, lambda task_id: ti.xcom_pull(task_ids=task_id, key=BRANCH_KEY))
 
     def _seen(self, ti: Any) -> dict[str, Any] | None:
         """Return what the wait has told of the thread's end; what it told of an earlier thread says nothing of this one."""
@@ -133,32 +142,51 @@ class CapyThreadTeardown(CapyStopThreadOperator):
     def _pulled(self, ti: Any, task_id: str, key: str) -> Any:
         return ti.xcom_pull(task_ids=task_id, key=key, map_indexes=ti.map_index)
 
-    def _stop_what_there_is(self, ti: Any, *, until: float) -> list[dict[str, Any]]:
+    def _stop_what_there_is(self, context: Context, *, may_come_late: bool) -> list[dict[str, Any]]:
+        """Stop the group's thread, also when its create was cut off, or is only now being cut off.
+
+        Args:
+            context: of this task.
+            may_come_late: whether the create's process may still be alive: then one thread that is found is no proof
+                that there is no other.
+        """
         from airflow_provider_capy.hooks.capy import CapyHook
 
+        ti: Any = context["ti"]
+        timeout = as_seconds("timeout", self.timeout, least=0.0)
+        began = time.time()
+        reports: dict[str, dict[str, Any]] = {}
+        found: dict[str, str] = {}
         hook = CapyHook(self.capy_conn_id)
         try:
-            thread_id = self._find(ti, hook, clock=time.time)
-            if thread_id is None:
-                self.log.info("No thread of this run was found")
-                return []
-            return self._stop_all(hook, [thread_id], max(until, time.time() + 10.0))
+            while True:
+                lost = self._find(ti, hook, found)
+                for thread_id in dict.fromkeys(found.values()):
+                    if thread_id not in reports:
+                        [reports[thread_id]] = self._stop_all(
+                            context, hook, [thread_id], max(began + timeout, time.time() + 10.0)
+                        )
+                patience = LATE_CREATE_SECONDS + (INDEX_LAG_SECONDS if lost else 0.0)
+                if (reports and not may_come_late) or time.time() >= began + patience:
+                    break
+                time.sleep(LOOK_EVERY)
         finally:
             hook.close()
+        if not reports:
+            self.log.info("No thread of this run was found")
+        return list(reports.values())
 
-    def _find(self, ti: Any, hook: CapyHook, *, clock: Callable[[], float]) -> str | None:
-        """Return the thread's id, also when its create was cut off, or is only now being cut off."""
-        began = clock()
-        while True:
-            if thread_id := self._pulled(ti, self.create_task_id, THREAD_ID_KEY):
-                return str(thread_id)
-            reference = self._pulled(ti, self.create_task_id, REFERENCE_KEY)
-            if reference and (found := self._look_up(hook, str(reference))) is not None:
-                return found
-            patience = LATE_CREATE_SECONDS + (INDEX_LAG_SECONDS if reference else 0.0)
-            if clock() >= began + patience:
-                return None
-            time.sleep(LOOK_EVERY)
+    def _find(self, ti: Any, hook: CapyHook, found: dict[str, str]) -> bool:
+        """Add what can be found by now, by its id or its reference, and say whether a reference has no thread yet."""
+        if thread_id := self._pulled(ti, self.create_task_id, THREAD_ID_KEY):
+            found[THREAD_ID_KEY] = str(thread_id)
+        if not (reference := self._pulled(ti, self.create_task_id, REFERENCE_KEY)) or reference in found:
+            return False
+        # An id is as good as its reference, but both change when a new try replaces its thread.
+        if (looked_up := self._look_up(hook, str(reference))) is None:
+            return True
+        found[reference] = looked_up
+        return False
 
     def _look_up(self, hook: CapyHook, reference: str) -> str | None:
         from airflow_provider_capy.creating import look_up

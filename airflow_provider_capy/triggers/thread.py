@@ -8,11 +8,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from airflow.sdk.configuration import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_capy.exceptions import CapyRequestError, CapyUnauthorizedError
-from airflow_provider_capy.killing import UNKNOWN, ask_from_trigger, shielded, told_by_its_end, warm_up
+from airflow_provider_capy.killing import UNKNOWN, ask_from_trigger, shielded, told_by_its_end, warm_up_soon
 from airflow_provider_capy.lifecycle import TOLERATED_FAILURES, OnBlocked, Policy, checked_on_blocked
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY
 
@@ -99,7 +100,7 @@ class CapyThreadTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until the thread has settled, then fire."""
-        self._side_tasks.append(asyncio.ensure_future(warm_up(self.task_instance)))
+        warm_up_soon(self.task_instance)
         try:
             if conf.getboolean("capy", "shared_poller", fallback=True):
                 event = await self._wait_with_others()
@@ -138,7 +139,8 @@ class CapyThreadTrigger(BaseTrigger):
     async def _wait_alone(self) -> WaitEvent:
         hook = self._get_hook()
         wait = self._new_wait(await hook.asettings())
-        client = await hook.aclient()
+        # A connection that outlived the interval would be one open file a wait.
+        client = await hook.aclient(httpx.Limits(max_keepalive_connections=0))
         try:
             # After a restart of the triggerer all of its waits begin at once: the first looks are spread.
             await asyncio.sleep(random.random() * min(self.poll_interval, FIRST_LOOK_WITHIN))  # noqa: S311

@@ -24,3 +24,4 @@ def test_cell(campaigns: Campaigns, row: Row, way: str, repetition: int) -> None
     assert result.as_promised, (result.fate, result.run, result.promised, result.tasks)
     assert (result.false_stop, result.green, result.false_success) == (False, False, False)
     assert result.promised["fate"] == "*" or result.orphan == result.promised["orphan"]
+    assert row.within is None or (result.stop_after is not None and result.stop_after <= row.within[way])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.cancel import acts, browser
 from tests.cancel.lab import WAYS
-from tests.cancel.trial import EITHER, GONE, KEPT, REPLACED, RUNNING, STOPPED, Promise
+from tests.cancel.trial import EITHER, GONE, KEPT, NO_THREAD, REPLACED, RUNNING, STOPPED, Promise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +34,8 @@ class Row:
     `key` is that of the table in the facts this matrix answers; `together` rows befall all their runs at once.
     `cancels`: a user or a timeout ends the run, so it must not end green. `marks_success`: that is what the user wants.
     `racy`: what is repeated in the full matrix, `at_most` so often, and `at_once` so many repetitions by one event where
-    it befalls all runs together. `cleared`: the waiting task begins anew with the same thread. `selection`: part of what CI runs.
+    it befalls all runs together. `cleared`: the waiting task begins anew with the same thread. `within`: seconds
+    in which the stop must be asked for. `selection`: part of what CI runs.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Row:
     at_most: int = 1000
     at_once: int = 1
     cleared: bool = False
+    within: Mapping[str, float] | None = None
     slow_create: bool = False
 
     def promise(self, way: str) -> Promise:
@@ -73,6 +75,8 @@ def of(*parts: tuple[tuple[str, ...], Promise]) -> dict[str, Promise]:
 ALL_STOPPED = of((WAYS, stopped_failed))
 
 ROWS: tuple[Row, ...] = (
+    Row("0", "run marked failed before the create has begun", of((GROUPS, Promise(NO_THREAD, "failed"))),
+        acts.mark_run("failed"), phase="scheduled", variant="queued", selection=True),
     Row("1", "run marked failed, create under way", of((CREATING, stopped_failed)), acts.mark_run("failed"),
         phase="creating", racy=True, selection=True),
     Row("1-late", "the same, Capy answers after 20 s, but finds the thread",
@@ -219,5 +223,5 @@ ROWS: tuple[Row, ...] = (
         acts.celery_killed(signal.SIGQUIT), lab="celery", together=True, cancels=False),
     Row("click", "run marked failed with the UI's own buttons, Airflow's default settings",
         of((("op_worker", "op_deferred", *GROUPS), stopped_failed)), browser.mark_run_failed, lab="ui", racy=True,
-        at_most=10),
+        at_most=10, within={"op_worker": 10, "op_deferred": 5, "group_poke": 10, "group_deferred": 5}),
 )  # fmt: skip

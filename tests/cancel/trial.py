@@ -24,7 +24,7 @@ OVER_TIMEOUT = 150.0
 KEPT_FOR = 12.0
 STOPPED_WITHIN = 60.0
 
-STOPPED, KEPT, REPLACED, EITHER = "stopped", "kept", "replaced", "*"
+STOPPED, KEPT, REPLACED, NO_THREAD, EITHER = "stopped", "kept", "replaced", "no thread", "*"
 RUNNING, GONE = "running", "gone"
 
 
@@ -32,7 +32,7 @@ RUNNING, GONE = "running", "gone"
 class Promise:
     """What a cell has to come to.
 
-    `fate`: "stopped"; "kept": never asked to stop; "replaced": the first thread stopped, one more started; "*": either.
+    `fate`: "stopped"; "kept": never asked to stop; "no thread"; "replaced": the first thread stopped, one more started; "*": either.
     `run`: "failed", "success", "running", "gone", or "*" where it is Airflow's own affair.
     `orphan`: whether the thread outlives the run, which the guarantees table says of this cell.
     `settles`: whether the run is given a minute to end, as it may or may not.
@@ -155,6 +155,9 @@ class Trial:
         # What comes, comes by itself.
         return
 
+    def _until_scheduled(self) -> None:
+        self.until("the create is scheduled", lambda: self.state(self.create_task) == "scheduled")
+
     def _until_creating(self) -> None:
         self.until("the create's request", self.threads)
         if self.state(self.create_task) != "running":
@@ -225,7 +228,7 @@ class Trial:
                 self.airflow.wait_until("the run is over", lambda: self.run_state() in {*RUN_OVER, GONE}, 60, LOOK)
 
     def _see_thread(self) -> None:
-        if self.promise.fate == KEPT:
+        if self.promise.fate in {KEPT, NO_THREAD}:
             time.sleep(max(0.0, self.acted_at + KEPT_FOR - time.time()))
             return
         within = STOPPED_WITHIN if self.promise.fate != EITHER else KEPT_FOR
@@ -264,7 +267,7 @@ class Trial:
     @staticmethod
     def _fate(threads: list[ThreadTruth]) -> str:
         if not threads:
-            return "no thread"
+            return NO_THREAD
         first, *others = threads
         if others:
             at_work = [thread for thread in threads if thread["run_state"] != "ready"]

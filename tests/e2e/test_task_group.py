@@ -105,6 +105,26 @@ def test_marking_the_run_failed_between_create_and_wait_stops_the_thread(
     assert_a_clear_does_not_take_it_for_finished(airflow, "group_deferred", run_id, only_failed=False)
 
 
+def test_a_run_that_is_cancelled_before_its_group_begins_does_not_end_green(
+    airflow: LocalAirflow, capy: EmulatorControl
+) -> None:
+    run_id = airflow.trigger("group_after_prepare")
+    airflow.wait_for_task("group_after_prepare", run_id, "prepare", states={"running"}, timeout=90)
+
+    airflow.mark_run("group_after_prepare", run_id, "failed")
+
+    assert airflow.wait_for_run("group_after_prepare", run_id) == "failed"
+    assert capy.threads() == []
+
+
+def test_a_group_that_a_branch_has_skipped_fails_no_run(airflow: LocalAirflow, capy: EmulatorControl) -> None:
+    run_id = airflow.trigger("group_in_a_branch")
+
+    assert airflow.wait_for_run("group_in_a_branch", run_id) == "success"
+    assert airflow.task_states("group_in_a_branch", run_id)["work.create"] == "skipped"
+    assert capy.threads() == []
+
+
 def test_without_stop_on_kill_the_thread_goes_on_and_the_run_still_fails(
     airflow: LocalAirflow, capy: EmulatorControl
 ) -> None:

@@ -69,6 +69,11 @@ def test_the_sensors_arguments_reach_the_wait() -> None:
     assert (made.wait.mode, made.wait.soft_fail) == ("reschedule", True)
 
 
+def test_a_group_without_a_reference_is_refused() -> None:
+    with pytest.raises(CapyInputError, match="durable: False leaves the group no reference"):
+        group(durable=False)
+
+
 @pytest.mark.parametrize("name", ["task_id", "wait_for_completion", "thread_id"])
 def test_what_the_group_sets_itself_is_refused(name: str) -> None:
     with pytest.raises(CapyInputError, match=f"{name}: the group sets this itself"):

@@ -18,13 +18,14 @@ PROMPT = "{{ dag_run.conf['cell'] }}"
 # Airflow's scheduler trips over a task that comes back from a reschedule faster than it was put away.
 RESCHEDULE_INTERVAL = 8
 
-# Keys: of the DAG, of every task, of what waits, of the sensor alone.
+# Keys: of the DAG, of every task, of what waits, of the sensor alone, of the create alone.
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "runtimeout": {"dag": {"dagrun_timeout": timedelta(seconds=45)}},
     "impatient": {"wait": {"timeout": 12}},
     "executiontimeout": {"task": {"execution_timeout": timedelta(seconds=12)}},
     "gap": {"sensor": {"pool": "closed"}},
+    "queued": {"create": {"pool": "closed"}},
     "crash": {"wait": {"capy_conn_id": "capy_workers_only"}},
     "backstop": {"wait": {"timeout": 600}},
     "paused": {},
@@ -57,6 +58,7 @@ def build(dag_id: str, way: str, variant: dict[str, Any]) -> DAG:
             )
         else:
             group = capy_thread("work", prompt=PROMPT, deferrable=way == "group_deferred", **wait)
+            group.create.pool = variant.get("create", {}).get("pool", group.create.pool)
             group.wait.pool = variant.get("sensor", {}).get("pool", group.wait.pool)
     return dag
 
