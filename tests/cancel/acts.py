@@ -50,9 +50,14 @@ def clear_run(trial: Trial) -> None:
 
 
 def fail_and_clear(trial: Trial) -> None:
-    """Mark the run failed, and clear what failed once it is over, as somebody does who has changed his mind."""
+    """Mark the run failed, and clear what failed once all has come to rest, as somebody does who has changed his mind.
+
+    Cleared at once, a deferred task is waiting again before its old trigger has asked whether it is over.
+    """
     trial.airflow.mark_run(trial.dag_id, trial.run_id, "failed")
     trial.until("the run is over", lambda: trial.run_state() in RUN_OVER)
+    with suppress(AirflowError):
+        trial.airflow.wait_until("the thread is stopped", lambda: trial.threads()[0]["stops"], 15)
     trial.airflow.clear_run(trial.dag_id, trial.run_id, only_failed=True)
 
 

@@ -80,7 +80,7 @@ class Plan:
     triggerers: int = 1
     celery: bool = False
     quick: bool = True
-    side_by_side: int = 7
+    side_by_side: int = 12
 
 
 PLANS = {
