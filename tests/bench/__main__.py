@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv-bench"
 RESULTS = Path(__file__).parent / "RESULTS.md"
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 PEERS = [
     "apache-airflow==3.3.2", "apache-airflow-providers-dbt-cloud==4.11.1", "apache-airflow-providers-databricks==7.23.0",
     "apache-airflow-providers-http==6.3.0", "uvloop", "psutil",
@@ -185,7 +186,9 @@ def main() -> int:
             report += [f"When all {BURST} settle within one second:", "", *map(burst_line, bursts), ""]
     print("\n".join(report))
     if options.write:
-        RESULTS.write_text("# What waiting costs\n\n" + "\n".join(report))
+        before, rest = RESULTS.read_text().split(BEGIN)
+        _, after = rest.split(END)
+        RESULTS.write_text(f"{before}{BEGIN}\n" + "\n".join(report) + f"{END}{after}")
     return 0
 
 
