@@ -56,8 +56,11 @@ def fail_and_clear(trial: Trial) -> None:
     """
     trial.airflow.mark_run(trial.dag_id, trial.run_id, "failed")
     trial.until("the run is over", lambda: trial.run_state() in RUN_OVER)
-    with suppress(AirflowError):
+    try:
         trial.airflow.wait_until("the thread is stopped", lambda: trial.threads()[0]["stops"], 15)
+    except AirflowError:
+        # Nobody stops it, so it is watched from the clear on.
+        trial.acted_at = time.time()
     trial.airflow.clear_run(trial.dag_id, trial.run_id, only_failed=True)
 
 
