@@ -61,7 +61,7 @@ services: $(SERVICES_INSTALLED) ## PostgreSQL, Redis and Chromium, for what foll
 test-crash: services ## kill workers at every step of a create, retry and clear: exactly one thread each
 	$(SERVICES)/bin/python -m pytest -m crash tests/e2e
 
-cancel-matrix: services ## every way to cancel, clear and kill, the racy ones 20 times: over an hour
+cancel-matrix: services ## every way to cancel, clear and kill, the racy ones 20 times: about an hour
 	$(SERVICES)/bin/python -m tests.cancel $(ARGS)
 
 cancel-selection: services ## the part of it that every change has to pass
