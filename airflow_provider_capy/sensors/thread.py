@@ -41,8 +41,8 @@ BACKSTOP = 600.0
 class CapyThreadSensor(CapyTask, BaseSensorOperator):
     """Wait until a thread has settled (``getThread``): in poke, reschedule or deferrable mode, with the same outcomes.
 
-    Returns the thread's summary (see :func:`~airflow_provider_capy.lifecycle.summary`), which is also the XCom
-    ``thread``; ``thread_url`` and ``pull_request_url`` feed the links.
+    Returns the thread's summary (see :func:`~airflow_provider_capy.lifecycle.summary`), also the XCom ``thread``;
+    ``thread_url`` and ``pull_request_url`` feed the links.
 
     The sensor did not start the thread: when it times out, it leaves it alone. When its task is cancelled, it stops it,
     because a cancelled run should cost nothing more; a sensor that watches somebody else's thread takes
@@ -295,7 +295,6 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
     def _remembered(self, context: Context) -> dict[str, Any]:
         """Return what the look before the last reschedule left."""
         store = context.get("task_state_store")
-        kept = store.get(_WAIT_KEY) if store is not None else None
-        if not isinstance(kept, dict) or kept.get("try") != context["ti"].try_number:
-            return {}
-        return {name: value for name, value in kept.items() if name != "try"}
+        kept: Any = store.get(_WAIT_KEY) if store is not None else None
+        ours = isinstance(kept, dict) and kept.get("try") == context["ti"].try_number
+        return {name: value for name, value in kept.items() if name != "try"} if ours else {}
