@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_capy.exceptions import CapyError
 from airflow_provider_capy.killing import THREAD_KEY
 from airflow_provider_capy.lifecycle import OnBlocked, Outcome
 from airflow_provider_capy.operators.skipping import BRANCH_KEY, skipped_tasks, was_skipped_by_its_dag
@@ -160,7 +161,7 @@ class CapyThreadTeardown(CapyStopThreadOperator):
         hook = CapyHook(self.capy_conn_id)
         try:
             while True:
-                lost = self._find(ti, hook, found)
+                lost = self._find(ti, hook, found, may_come_late=may_come_late)
                 for thread_id in dict.fromkeys(found.values()):
                     if thread_id not in reports:
                         [reports[thread_id]] = self._stop_all(
@@ -176,14 +177,24 @@ class CapyThreadTeardown(CapyStopThreadOperator):
             self.log.info("No thread of this run was found")
         return list(reports.values())
 
-    def _find(self, ti: Any, hook: CapyHook, found: dict[str, str]) -> bool:
+    def _find(self, ti: Any, hook: CapyHook, found: dict[str, str], *, may_come_late: bool) -> bool:
         """Add what can be found by now, by its id or its reference, and say whether a reference has no thread yet."""
         if thread_id := self._pulled(ti, self.create_task_id, THREAD_ID_KEY):
             found[THREAD_ID_KEY] = str(thread_id)
+            if not may_come_late:
+                return False
         if not (reference := self._pulled(ti, self.create_task_id, REFERENCE_KEY)) or reference in found:
             return False
         # An id is as good as its reference, but both change when a new try replaces its thread.
-        if (looked_up := self._look_up(hook, str(reference))) is None:
+        try:
+            looked_up = self._look_up(hook, str(reference))
+        except CapyError as error:
+            if not found:
+                raise
+            # What is known is not to go on working because of what is not.
+            self.log.warning("The reference %s could not be looked up: %s", reference, error)
+            return True
+        if looked_up is None:
             return True
         found[reference] = looked_up
         return False
