@@ -25,7 +25,7 @@
         ├── CapyThreadTimeoutError     not settled before the deadline
         ├── CapyThreadStoppedError     stopped on our own request
         ├── CapyPollError              too many failed polls in a row
-        └── CapyStopUnconfirmedError   asked to stop, but still seen at work
+        └── CapyStopUnconfirmedError   not surely at rest, although it has to be
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class CapyPollError(CapyThreadError):
 
 
 class CapyStopUnconfirmedError(CapyThreadError):
-    """The stop was requested, and the thread was still seen at work when the time for confirming was over."""
+    """A thread is not surely at rest although it has to be: still at work when the time was over, or not to be asked."""
 
 
 _BY_STATUS: dict[int, type[CapyAPIError]] = {

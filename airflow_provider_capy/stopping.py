@@ -11,6 +11,7 @@ from airflow_provider_capy.api.retry import NO_RETRIES
 from airflow_provider_capy.exceptions import (
     CapyAPIError,
     CapyConflictError,
+    CapyConnectError,
     CapyNotFoundError,
     CapyRateLimitError,
     CapyRequestError,
@@ -145,6 +146,8 @@ def stop_and_confirm(thread_id: str, *, until: float, clock: Callable[[], float]
                 report = yield from request_stop(thread_id, NO_RETRIES)
             except CapyRequestError as failure:
                 error, at_least = _passing(failure)
+                # It may have been processed, and a thread that then rests does so for us.
+                by_us = by_us or not isinstance(failure, (CapyConnectError, CapyRateLimitError))
             else:
                 if report.result is Found.GONE:
                     return StopReport(thread_id, Found.GONE, stopped_by_us=by_us)

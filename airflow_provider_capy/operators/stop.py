@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyStopUnconfirmedError
 from airflow_provider_capy.links import THREAD_URL_KEY, CapyThreadLink
+from airflow_provider_capy.remembering import is_a_kill
 from airflow_provider_capy.tasking import STOPPED_KEY
 from airflow_provider_capy.templated import as_seconds
 
@@ -87,13 +88,20 @@ class CapyStopThreadOperator(BaseOperator):
             all of them.
         """
         store: Any = context.get("task_state_store")
-        before = (store.get(STOPPED_KEY) if store is not None else None) or []
-        stopped = sorted({*before, *thread_ids})
-        if stopped:
+        stopped = sorted(thread_ids)
+        try:
+            before = (store.get(STOPPED_KEY) if store is not None else None) or []
+            stopped = sorted({*before, *stopped})
             # Airflow deletes the XComs of a task with its next try, and keeps its store.
             if store is not None and stopped != before:
                 store.set(STOPPED_KEY, stopped)
-            context["ti"].xcom_push(key=STOPPED_KEY, value=stopped)
+            if stopped:
+                context["ti"].xcom_push(key=STOPPED_KEY, value=stopped)
+        except Exception as error:
+            # How the stop ended must not be hidden by this.
+            if is_a_kill(error):
+                raise
+            self.log.warning("A sensor that is cleared later may take %s for finished: %s", stopped, error)
         return stopped
 
     def _stop_all(self, context: Context, hook: CapyHook, thread_ids: list[str], until: float) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_provider_capy.exceptions import CapyError
 from airflow_provider_capy.killing import THREAD_KEY
 from airflow_provider_capy.lifecycle import OnBlocked, Outcome
-from airflow_provider_capy.operators.skipping import BRANCH_KEY, skipped_tasks, was_skipped_by_its_dag
+from airflow_provider_capy.operators.skipping import BRANCH_KEY, Skips
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
 from airflow_provider_capy.tasking import REFERENCE_KEY, THREAD_ID_KEY
 from airflow_provider_capy.templated import as_seconds
@@ -31,11 +31,12 @@ LOOK_EVERY = 1.0
 
 
 class _Ending(Enum):
-    """How a group ended: by itself, by somebody who marked its wait, by a failure that its wait forgives, or otherwise."""
+    """How a group ended: by itself, marked by somebody, by a failure that its wait forgives, skipped by its DAG, or badly."""
 
     WELL = "well"
     MARKED_SUCCESS = "marked success"
     FORGIVEN = "forgiven"
+    SKIPPED = "skipped"
     BADLY = "badly"
 
 
@@ -114,8 +115,11 @@ class CapyThreadTeardown(CapyStopThreadOperator):
     def _ending(self, ti: Any, states: dict[str, str]) -> _Ending:
         created, waited = states[self.create_task_id], states[self.wait_task_id]
         if created == "skipped":
-            # Skipped by a cancel, it may even have begun: between two tries.
-            return _Ending.WELL if self._create_was_skipped_by_its_dag(ti) else _Ending.BADLY
+            if not self._skips(ti).are_accounted_for(self.dag.get_task(self.create_task_id)):
+                return _Ending.BADLY
+            # It may have begun before: between two tries, or before a clear after which its branch went another way.
+            begun = any(self._pulled(ti, self.create_task_id, key) for key in (THREAD_ID_KEY, REFERENCE_KEY))
+            return _Ending.SKIPPED if begun else _Ending.WELL
         if created != "success" or waited not in {"success", "skipped"}:
             return _Ending.BADLY
         # A wait that came to its own end has said how; one that somebody marked, or that a cancel skipped, has not.
@@ -126,12 +130,12 @@ class CapyThreadTeardown(CapyStopThreadOperator):
             return _Ending.WELL
         if waited == "success":
             return _Ending.MARKED_SUCCESS
-        return _Ending.FORGIVEN if seen is not None and self.forgiving else _Ending.BADLY
+        forgiven = self.forgiving and self._skips(ti).was_chosen(self.wait_task_id, ti.map_index)
+        return _Ending.FORGIVEN if forgiven else _Ending.BADLY
 
-    def _create_was_skipped_by_its_dag(self, ti: Any) -> bool:
-        skipped = skipped_tasks(ti.get_task_breadcrumbs(dag_id=ti.dag_id, run_id=ti.run_id))
-        create = self.dag.get_task(self.create_task_id)
-        return was_skipped_by_its_dag(create, skipped, lambda task_id: ti.xcom_pull(task_ids=task_id, key=BRANCH_KEY))
+    def _skips(self, ti: Any) -> Skips:
+        ended = ti.get_task_breadcrumbs(dag_id=ti.dag_id, run_id=ti.run_id)
+        return Skips(ended, lambda task_id: ti.xcom_pull(task_ids=task_id, key=BRANCH_KEY))
 
     def _seen(self, ti: Any) -> dict[str, Any] | None:
         """Return what the wait has told of the thread's end; what it told of an earlier thread says nothing of this one."""

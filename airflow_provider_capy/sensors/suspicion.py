@@ -118,10 +118,12 @@ class Suspicion:
     def _was_stopped_in_this_run(self) -> bool:
         from airflow_provider_capy.operators.stop import CapyStopThreadOperator
 
-        stops = [task.task_id for task in self._task.dag.tasks if isinstance(task, CapyStopThreadOperator)]
-        index = self._ti.map_index
-        pulled = [self._ti.xcom_pull(task_ids=stop, key=STOPPED_KEY, map_indexes=index) for stop in stops]
-        return any(self._thread_id in stopped for stopped in pulled if stopped)
+        # Mapped ones as well, whichever of their instances it was.
+        kinds = {task.task_id: getattr(task, "operator_class", type(task)) for task in self._task.dag.tasks}
+        stops = [task_id for task_id, kind in kinds.items() if issubclass(kind, CapyStopThreadOperator)]
+        words = (self._ti.xcom_pull(task_ids=stop, key=STOPPED_KEY) for stop in stops)
+        # One instance gives its list, several give a list of lists.
+        return any(self._thread_id == item or self._thread_id in item for word in words for item in word or () if item)
 
     def _left(self) -> dict[str, Any] | None:
         left = self._store.get(STORE_KEY) if self._store is not None else None

@@ -163,6 +163,22 @@ def test_a_wait_that_times_out_stops_the_thread_and_fails_the_run(airflow: Local
     assert airflow.task_states("group_impatient", run_id)["work.wait"] == "failed"
 
 
+def test_a_wait_that_times_out_under_soft_fail_stops_the_thread_and_fails_no_run(
+    airflow: LocalAirflow, capy: EmulatorControl
+) -> None:
+    capy.script(life="forever")
+    run_id = airflow.trigger("group_forgiving")
+
+    assert airflow.wait_for_run("group_forgiving", run_id) == "success"
+    stopped(airflow, capy, the_thread(airflow, capy)["id"])
+    assert airflow.task_states("group_forgiving", run_id) == {
+        "work.create": "success",
+        "work.wait": "skipped",
+        "work.stop": "success",
+        "deploy": "skipped",
+    }
+
+
 def test_a_mapped_group_has_a_thread_of_its_own_for_each_prompt(airflow: LocalAirflow, capy: EmulatorControl) -> None:
     run_id = airflow.trigger("group_mapped")
 

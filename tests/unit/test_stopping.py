@@ -233,8 +233,8 @@ def test_a_capy_that_is_away_is_reported_within_the_bound(drive: Any, capy_emula
     [thread_id] = capy_emulator.create(life="forever")
     capy_emulator.fault("status", status=503)
     report = drive(confirm(thread_id, 2.0))
-    assert (report.result, report.stopped_by_us, "answered 503" in report.error) == (Found.NOT_CONFIRMED, False, True)
-    assert "it could NOT be asked to stop" in report.in_words
+    assert (report.result, report.stopped_by_us, "answered 503" in report.error) == (Found.NOT_CONFIRMED, True, True)
+    assert "it was asked to stop, which is NOT confirmed" in report.in_words
     assert capy_emulator.requests("stopThread")
 
 
@@ -286,6 +286,25 @@ def test_a_thread_that_cannot_be_looked_at_is_asked_to_stop_all_the_same(
     assert (report.result, report.stopped_by_us) == (Found.NOT_CONFIRMED, True)
     assert "it was asked to stop, which is NOT confirmed" in report.in_words
     assert capy_emulator.stops(thread_id)
+
+
+def test_a_stop_that_surely_was_not_processed_is_not_said_to_be_asked_for(
+    drive: Any, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault("status", status=429)
+    report = drive(confirm(thread_id, 1.0))
+    assert (report.result, report.stopped_by_us) == (Found.NOT_CONFIRMED, False)
+    assert "it could NOT be asked to stop" in report.in_words
+
+
+def test_a_thread_that_rests_after_a_stop_whose_answer_was_lost_rests_for_us(
+    drive: Any, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(life="forever", stop_seconds=0)
+    capy_emulator.fault("error_after", "stopThread", times=1)
+    report = drive(confirm(thread_id))
+    assert (report.result, report.stopped_by_us) == (Found.STOPPED, True)
 
 
 def test_a_pause_that_capy_asks_for_is_made_but_for_one_last_look() -> None:

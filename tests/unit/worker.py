@@ -54,10 +54,13 @@ class Supervisor:
         match msg:
             case comms.SetXCom():
                 self.xcoms[msg.key] = json.loads(json.dumps(msg.value))
-            case comms.GetXCom() if msg.task_id == TASK_ID:
-                return comms.XComResult(key=msg.key, value=self.xcoms.get(msg.key))
+            case comms.GetXComSequenceSlice():
+                value = self.others.get((msg.task_id, msg.key))
+                return comms.XComSequenceSliceResult(root=[] if value is None else [value])
             case comms.GetXCom():
-                return comms.XComResult(key=msg.key, value=self.others.get((msg.task_id, msg.key)))
+                ours = msg.task_id == TASK_ID
+                value = self.xcoms.get(msg.key) if ours else self.others.get((msg.task_id, msg.key))
+                return comms.XComResult(key=msg.key, value=value)
             case comms.SetTaskStateStore():
                 self.store[msg.key] = json.loads(json.dumps(msg.value))
             case comms.GetTaskStateStore() if msg.key in self.store:

@@ -21,6 +21,7 @@ for name, arguments in {
     "left_running": {"deferrable": True, "stop_on_kill": False},
     "skips_blocked": {"deferrable": True, "on_blocked": "skip"},
     "impatient": {"deferrable": True, "timeout": 4},
+    "forgiving": {"deferrable": True, "timeout": 4, "soft_fail": True},
 }.items():
     with DAG(f"group_{name}", schedule=None, default_args={"retry_delay": timedelta(seconds=1)}):
         thread = capy_thread("work", prompt="Group {{ run_id }}", poke_interval=1, **arguments)

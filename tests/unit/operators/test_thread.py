@@ -267,8 +267,20 @@ def test_one_id_that_is_none_leaves_no_other_at_work(capy_emulator: EmulatorCont
     [
         (Outcome.ARCHIVED, False, True, True, Ending("archived", False, "A retry starts a new thread")),
         (Outcome.TASK_ERROR, False, True, True, Ending("task_error", False, "A retry starts a new thread")),
-        (Outcome.TIMEOUT, False, True, True, Ending("timeout", True, "A retry starts a new thread")),
-        (Outcome.TIMEOUT, False, False, False, Ending("timeout", True, "A retry starts a new thread")),
+        (
+            Outcome.TIMEOUT,
+            False,
+            True,
+            True,
+            Ending("timeout", True, "A retry starts a new thread once this one is at rest"),
+        ),
+        (
+            Outcome.TIMEOUT,
+            False,
+            False,
+            False,
+            Ending("timeout", True, "A retry starts a new thread once this one is at rest"),
+        ),
         (Outcome.BLOCKED, False, True, True, Ending("", False, "It was left as it is; a retry looks at it again")),
         (Outcome.BLOCKED, False, False, True, Ending("", False, "It was left as it is; a retry starts another one")),
         (

@@ -152,15 +152,19 @@ def test_a_sensor_that_stops_nothing_leaves_no_word(capy_emulator: EmulatorContr
     assert STORE_KEY not in supervisor.store
 
 
+@pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize(("whose", "state"), [("ours", "failed"), ("another", "success")])
 def test_a_thread_that_a_stop_task_of_the_run_has_stopped_is_no_success(
-    whose: str, state: str, capy_emulator: EmulatorControl
+    whose: str, state: str, mapped: bool, capy_emulator: EmulatorControl
 ) -> None:
     thread_id = finished_thread(capy_emulator)
     stopped = [thread_id if whose == "ours" else "jam_other"]
 
     def make() -> CapyThreadSensor:
-        CapyStopThreadOperator(task_id="stop", thread_id=thread_id)
+        if mapped:
+            CapyStopThreadOperator.partial(task_id="stop").expand(thread_id=[thread_id, "jam_other"])
+        else:
+            CapyStopThreadOperator(task_id="stop", thread_id=thread_id)
         return CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.05)
 
     ran = run_task(
