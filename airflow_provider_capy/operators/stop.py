@@ -9,7 +9,6 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyStopUnconfirmedError
 from airflow_provider_capy.links import THREAD_URL_KEY, CapyThreadLink
-from airflow_provider_capy.remembering import is_a_kill
 from airflow_provider_capy.tasking import STOPPED_KEY
 from airflow_provider_capy.templated import as_seconds
 
@@ -98,6 +97,8 @@ class CapyStopThreadOperator(BaseOperator):
             if stopped:
                 context["ti"].xcom_push(key=STOPPED_KEY, value=stopped)
         except Exception as error:
+            from airflow_provider_capy.remembering import is_a_kill
+
             # How the stop ended must not be hidden by this.
             if is_a_kill(error):
                 raise
