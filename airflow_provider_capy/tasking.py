@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Long enough for any log that is not held by the very thread that waits here.
 TELL_BUDGET = 0.3
+# Nobody kills a process that was interrupted from a terminal.
+INTERRUPT_BUDGET = 10.0
 
 THREAD_ID_KEY = "thread_id"
 REFERENCE_KEY = "thread_reference"
@@ -119,7 +121,7 @@ class CapyTask:
                 time.sleep(step.look_again_in)
         except KeyboardInterrupt:
             # A Ctrl-C in dag.test(): the processes of real workers never see one.
-            self._carry_out(stop=self._may_stop, reason="interrupted")
+            self._carry_out(stop=self._may_stop, reason="interrupted", budget=INTERRUPT_BUDGET)
             raise
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from airflow_provider_capy.emulator.control import EmulatorControl
 
 DAGS = Path(__file__).parent / "dags"
+
+
+@contextmanager
+def alone(airflow: LocalAirflow) -> Iterator[None]:
+    """Keep the running scheduler and triggerer from taking the run's tasks for theirs: it uses their database."""
+    others = ("scheduler", "triggerer")
+    for name in others:
+        airflow.component(name).stop(3)
+    try:
+        yield
+    finally:
+        for name in others:
+            airflow.restart(name, timeout=120)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.e2e.conftest import alone
 
+if TYPE_CHECKING:
     from airflow_provider_capy.emulator.control import EmulatorControl
     from tests.harness.airflow import LocalAirflow
 
@@ -23,19 +22,6 @@ STATES = {
     "stop[1]": "success",
     "ask": "success",
 }
-
-
-@contextmanager
-def alone(airflow: LocalAirflow) -> Iterator[None]:
-    """Keep the running scheduler and triggerer from taking the run's tasks for theirs: it uses their database."""
-    others = ("scheduler", "triggerer")
-    for name in others:
-        airflow.component(name).stop(3)
-    try:
-        yield
-    finally:
-        for name in others:
-            airflow.restart(name, timeout=120)
 
 
 @pytest.mark.parametrize("how", ["airflow dags test", "scheduler"])
