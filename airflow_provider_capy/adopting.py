@@ -16,7 +16,7 @@ from airflow_provider_capy.exceptions import (
     CapyThreadError,
 )
 from airflow_provider_capy.flow import run
-from airflow_provider_capy.lifecycle import Memory, Outcome, Policy, failed_tasks, judge
+from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, Outcome, Policy, failed_tasks, judge
 from airflow_provider_capy.stopping import stop_and_confirm
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class ThreadOfTask:
         except CapyRequestError as error:
             error.args = (f"{error}. Replacing {what} failed: nobody knows whether it is at rest; nothing was started",)
             raise
-        if judge(thread, Memory(seen_at_work=True), Policy(), self.clock()).outcome in {None, Outcome.BLOCKED}:
+        if judge(thread, ENDS_AT_ONCE, Policy(), self.clock()).outcome in {None, Outcome.BLOCKED}:
             raise CapyStopUnconfirmedError(
                 f"Replacing {what} failed: it is {thread.run_state} and stop_on_kill is off. No second one was started; "
                 "stop it or let it finish, then retry",

@@ -83,6 +83,10 @@ class Memory:
     ready_since: float | None = None
 
 
+# Judged with this, whatever might end a wait does end it: no start race is waited out.
+ENDS_AT_ONCE = Memory(seen_at_work=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What one look at a thread says.

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capy.exceptions import CapyThreadStoppedError
-from airflow_provider_capy.lifecycle import Memory, Outcome, judge
+from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, Outcome, judge
 from airflow_provider_capy.remembering import is_a_kill
 from airflow_provider_capy.tasking import STOPPED_KEY
 
@@ -139,4 +139,4 @@ class Suspicion:
 
 
 def _outcome(thread: Thread, policy: Policy) -> Outcome | None:
-    return judge(thread, Memory(seen_at_work=True), policy, time.time()).outcome
+    return judge(thread, ENDS_AT_ONCE, policy, time.time()).outcome

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_capy.lifecycle import Memory, judge
+from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, judge
 from airflow_provider_capy.triggers.glimpse import Glimpse
 from airflow_provider_capy.triggers.sweep import DOUBTED_LOOKS
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from airflow_provider_capy.exceptions import CapyRequestError
     from airflow_provider_capy.triggers.group import Group
     from airflow_provider_capy.waiting import Step, Wait
-
-# Judged with this, whatever might end a wait does end it.
-_SUSPICIOUS = Memory(seen_at_work=True)
 
 
 class Seat:
@@ -157,7 +154,7 @@ class Seat:
         if wait.deadline is not None and now >= wait.deadline:
             self._suspected = True
             return None
-        if judge(cast("Thread", glimpse), _SUSPICIOUS, wait.policy, now).outcome is not None:
+        if judge(cast("Thread", glimpse), ENDS_AT_ONCE, wait.policy, now).outcome is not None:
             self._suspected = True
             return None
         return self._stepped(wait.saw(cast("Thread", glimpse), now))
