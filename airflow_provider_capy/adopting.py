@@ -16,7 +16,7 @@ from airflow_provider_capy.exceptions import (
     CapyThreadError,
 )
 from airflow_provider_capy.flow import run
-from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, Outcome, Policy, failed_tasks, judge
+from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, Fate, Outcome, Policy, failed_tasks, judge
 from airflow_provider_capy.stopping import stop_and_confirm
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class ThreadOfTask:
         log: the task's logger.
         max_tries: of the task instance, see :class:`~airflow_provider_capy.identity.Attempt`.
         retries: of the task, see there.
-        announce: called with the intent before it is written, so that others can find the thread.
+        owner: id of the task that answers for the thread from its create on; empty: the task itself.
+        announce: called with the intent before it is written.
         sending: called right before the create is sent.
         patience: how long lookups go on.
         clock: gives epoch seconds.
@@ -57,7 +58,7 @@ class ThreadOfTask:
     """
 
     hook: CapyHook
-    store: RecordStore
+    store: RecordStore[Record]
     task: TaskIdentity
     clear_number: int
     project_id: str
@@ -69,6 +70,7 @@ class ThreadOfTask:
     log: Any
     max_tries: int | None = None
     retries: int | None = None
+    owner: str = ""
     announce: Callable[[Record], None] = lambda _: None
     sending: Callable[[], None] = lambda: None
     patience: Patience = PATIENCE
@@ -92,15 +94,21 @@ class ThreadOfTask:
         self.log.info(
             "Reattached to thread %s of an earlier try, %s: %s", thread_id, thread.run_state, record.thread_url
         )
-        now = record.model_copy(
-            update={
-                "clear_number": self.clear_number,
-                "max_tries": self.max_tries,
-                "retries": self.retries,
-                "running": True,
-            }
-        )
+        now = record.model_copy(update=self._now)
         return now if now == record else self._store(now)
+
+    @property
+    def _now(self) -> dict[str, Any]:
+        """What the record of a thread says while this try goes on with it."""
+        return {
+            "clear_number": self.clear_number,
+            "max_tries": self.max_tries,
+            "retries": self.retries,
+            "capy_conn_id": self.hook.capy_conn_id,
+            "stop_on_kill": self.stop_on_kill,
+            "owner": self.owner,
+            "fate": Fate.HELD,
+        }
 
     def _does_not_count(self, thread: Thread) -> str | None:
         """Say why a try must not go on with a thread; ``None`` when it may."""
@@ -196,9 +204,9 @@ class ThreadOfTask:
             raise
         except CapyError as error:
             # The thread is there, and what is stored already leads a retry to it.
+            how = f"a retry finds it by its reference {record.reference}" if record.reference else "no retry knows it"
             self.log.warning(
-                "What is known of thread %s could not be stored (%s); a retry finds it by its reference %s",
-                *(record.thread_id, error.__cause__, record.reference),
+                "What is known of thread %s could not be stored (%s); %s", record.thread_id, error.__cause__, how
             )
             return record
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_capy.api import AsyncCapyClient, CapyClient
     from airflow_provider_capy.api.calls import Call
     from airflow_provider_capy.api.retry import RetryLimits
+    from airflow_provider_capy.api.settings import ClientSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,6 @@ class Pause:
     """Sleep for some seconds."""
 
     seconds: float
-
-
-class _Paused(Exception):  # noqa: N818 - no error: it gives the other flows their turn
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
 
 
 R = TypeVar("R")
@@ -62,38 +57,7 @@ def run(flow: Flow[R], client: CapyClient, sleep: Callable[[float], None] = time
             error = raised
 
 
-def run_all(
-    flows: Sequence[Flow[R]], client: CapyClient, sleep: Callable[[float], None] = time.sleep
-) -> list[R | CapyError]:
-    """Drive several flows beside each other: while one pauses, the others go on.
-
-    Returns:
-        in the order of the flows, what each returned, or the ``CapyError`` that ended it.
-    """
-    now = 0.0
-    ended: dict[int, R | CapyError] = {}
-    # When each goes on, in seconds of pauses since the beginning; requests in between only make it later.
-    due = [(0.0, number) for number in range(len(flows))]
-
-    def wait(seconds: float) -> None:
-        raise _Paused(seconds)
-
-    while due:
-        due.sort()
-        at, number = due.pop(0)
-        if at > now:
-            sleep(at - now)
-            now = at
-        try:
-            ended[number] = run(flows[number], client, wait)
-        except _Paused as pause:
-            due.append((now + pause.seconds, number))
-        except CapyError as error:
-            ended[number] = error
-    return [ended[number] for number in range(len(flows))]
-
-
-async def arun(flow: Flow[R], client: AsyncCapyClient) -> R:
+async def arun(flow: Flow[R], client: AsyncCapyClient | SharedClient) -> R:
     """Drive a flow in an event loop and return its result."""
     answer: Any = None
     error: CapyRequestError | None = None
@@ -110,3 +74,55 @@ async def arun(flow: Flow[R], client: AsyncCapyClient) -> R:
                 await asyncio.sleep(step.seconds)
         except CapyRequestError as raised:
             error = raised
+
+
+# As many requests as are in flight at the same time, of everybody who shares a client.
+IN_FLIGHT = 32
+
+
+class SharedClient:
+    """A client for many procedures at once: beside each other they have no more than so many requests in flight.
+
+    Args:
+        settings: how to reach Capy.
+        in_flight: requests at the same time.
+    """
+
+    def __init__(self, settings: ClientSettings, in_flight: int = IN_FLIGHT) -> None:
+        from httpx import Limits
+
+        from airflow_provider_capy.api import AsyncCapyClient
+
+        self._client = AsyncCapyClient(
+            settings, limits=Limits(max_connections=None, max_keepalive_connections=in_flight)
+        )
+        self._gate = asyncio.Semaphore(in_flight)
+
+    async def send(self, call: Call[Any], retry: RetryLimits | None = None) -> Any:
+        """Send a call when it is its turn; see :meth:`~airflow_provider_capy.api.AsyncCapyClient.send`."""
+        async with self._gate:
+            return await self._client.send(call, retry)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+async def arun_all(flows: Sequence[Flow[R]], settings: ClientSettings) -> list[R | CapyError]:
+    """Drive several flows beside each other through one client.
+
+    Returns:
+        in the order of the flows, what each returned, or the ``CapyError`` that ended it.
+    """
+    client = SharedClient(settings)
+
+    async def ended(flow: Flow[R]) -> R | CapyError:
+        try:
+            return await arun(flow, client)
+        except CapyError as error:
+            return error
+
+    try:
+        return await asyncio.gather(*map(ended, flows))
+    finally:
+        await client.close()

@@ -6,18 +6,16 @@ import hashlib
 import json
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import TYPE_CHECKING
 
 from airflow_provider_capy.exceptions import CapyInputError, CapyReferenceError
+from airflow_provider_capy.records import STORE_KEY, ThreadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_capy.api.models import Thread
 
-STORE_KEY = "capy_thread"
 REFERENCE_LABEL = "Airflow reference:"
 
 # Why a record that names no thread is not looked up: Capy refused the create, so there is none.
@@ -50,8 +48,8 @@ class Attempt:
 
     Attributes:
         clear_number: how often the run was cleared, by whichever of its tasks (``dag_run.clear_number``).
-        max_tries: of this task instance; a clear of one that is not running raises it, nothing else does. ``None``
-            when it is not known.
+        max_tries: of this task instance; its clear raises it, also of one that runs, and nothing else does. ``None`` when
+            it is not known.
         retries: of the task as its DAG stands now: a clear counts ``max_tries`` anew from it, so that a changed one can
             hide a clear. ``None`` when it is not known.
     """
@@ -61,46 +59,29 @@ class Attempt:
     retries: int | None = None
 
 
-class Record(BaseModel):
-    """What a task remembers across its tries, in Airflow's task state store under :data:`STORE_KEY`.
-
-    Fields that a later version added are kept, also when this one writes the record again.
+class Record(ThreadRecord):
+    """What a task that starts threads remembers across its tries.
 
     Attributes:
-        version: of this form; it moves only when an older provider could misread it.
-        reference: the word in the prompt's last line.
+        reference: the word in the prompt's last line; empty with ``durable=False``.
         nonce: tells two Airflows apart that have the same DAG, run and task.
         generation: 0 for the first thread of this task, one more for each that replaced it.
         clear_number: how often the run had been cleared when it was written.
         max_tries: see :class:`Attempt`.
         retries: see there.
-        running: whether a try may have been on a worker after it was written; ``False`` once it deferred or failed.
-        project_id: where the thread is.
         intended_at: epoch seconds of the first intent under this reference: its thread cannot be older.
         sent_at: epoch seconds of the last intent under it: deadlines count from here.
-        thread_id: the thread; ``None`` while only intended.
-        thread_url: its web address.
-        shared: it was found by the user's own reference, so another task started it, and answers for it.
         succeeded: the task reached its success with it.
         ended: why a retry must not go on with it, e.g. ``"archived"``; empty while it may.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    version: Literal[1] = 1
-    reference: str
     nonce: str
     generation: int = 0
     clear_number: int = 0
     max_tries: int | None = None
     retries: int | None = None
-    running: bool = True
-    project_id: str
     intended_at: float
     sent_at: float = 0.0
-    thread_id: str | None = None
-    thread_url: str = ""
-    shared: bool = False
     succeeded: bool = False
     ended: str = ""
 
@@ -108,23 +89,6 @@ class Record(BaseModel):
     def started_at(self) -> float:
         """Epoch seconds from which a deadline counts, the same for every try that goes on with this thread."""
         return self.sent_at or self.intended_at
-
-    @classmethod
-    def read(cls, stored: Any) -> Record | None:
-        """Read what the store holds; ``None`` when it holds nothing.
-
-        Raises:
-            CapyReferenceError: when it holds something that is not ours to read: guessing could start a second agent.
-        """
-        if stored is None:
-            return None
-        try:
-            return cls.model_validate(stored)
-        except ValidationError as error:
-            raise CapyReferenceError(
-                f"The task state store holds a {STORE_KEY!r} that cannot be read ({error.error_count()} faults); "
-                "nothing was started. Delete that key of the task instance and retry"
-            ) from None
 
 
 class Action(str, Enum):
@@ -165,11 +129,11 @@ def decide(record: Record | None, attempt: Attempt) -> Decision:
         return Decision(Action.CREATE, 0)
     following = record.generation + 1
     cleared = was_cleared(record, attempt)
-    if record.ended or cleared:
+    if record.ended or record.was_stopped or cleared:
         if record.ended == REFUSED or record.shared:
             # Nothing was started under it, or by somebody else: its reference decides again, and nothing is stopped.
             return Decision(Action.CREATE, record.generation)
-        consumed = record.succeeded and not record.ended
+        consumed = record.succeeded and not record.ended and not record.was_stopped
         return Decision(Action.CREATE if consumed else Action.REPLACE, following)
     if record.thread_id is None:
         return Decision(Action.LOOK_UP, record.generation)
@@ -179,14 +143,12 @@ def decide(record: Record | None, attempt: Attempt) -> Decision:
 def was_cleared(record: Record, attempt: Attempt) -> bool:
     """Say whether this task was cleared since the record was written, and not only another one of its run.
 
-    Airflow counts clears per run. A clear of a task that is not running raises its ``max_tries`` as well; one of a
-    running task shows in nothing else, so then the run's number has to be believed; so it has when the task's
-    ``retries`` were changed meanwhile, from which the clear has counted.
+    Airflow counts clears per run. A clear of this task raises its ``max_tries`` as well; where its ``retries`` were changed
+    meanwhile, from which the clear has counted, the run's number alone has to be believed.
     """
     if attempt.clear_number == record.clear_number:
         return False
-    counted = (record.max_tries, record.retries)
-    return record.running or record.max_tries is None or counted != (attempt.max_tries, attempt.retries)
+    return record.max_tries is None or (record.max_tries, record.retries) != (attempt.max_tries, attempt.retries)
 
 
 def reference_for(task: TaskIdentity, generation: int, nonce: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
 THREAD_KEY = "thread"
 
@@ -25,6 +25,9 @@ OVER = frozenset({"failed", "success", "skipped", "upstream_failed", "removed"})
 ASK_BUDGET = 2.0
 STOP_BUDGET = 2.0
 KILL_BUDGET = 4.3
+
+# So long the triggers of a cancelled run are gathered for one question (seconds).
+GATHER_FOR = 0.05
 
 # A triggerer that was just started gets its triggers by fifties; the first question waits for a pause of so many seconds,
 # and no longer than this.
@@ -87,19 +90,46 @@ def _read(answer: Any, ti: Any) -> Standing:
 
 
 async def ask_from_trigger(ti: Any) -> Standing:
-    """Ask from inside the triggerer's event loop.
+    """Ask from inside the triggerer's event loop; whoever asks about the same run at the same time shares one question.
 
     Args:
         ti: the trigger's task instance; ``None`` under ``dag.test()``.
     """
     if ti is None:
         return UNKNOWN
-    from airflow.sdk.execution_time import task_runner
+    questions = _QUESTIONS.setdefault(asyncio.get_running_loop(), {})
+    run = (ti.dag_id, ti.run_id)
+    if (question := questions.get(run)) is None:
+        question = questions[run] = _SharedQuestion()
+        # A task of nobody's: the trigger that happened to come first may end before it is answered.
+        question.task = contextvars.Context().run(
+            asyncio.get_running_loop().create_task, question.ask(*run, done=lambda: questions.pop(run))
+        )
+    question.task_ids.add(ti.task_id)
+    answer = await asyncio.shield(question.task)
+    return _read(answer, ti) if not isinstance(answer, Standing) else answer
 
-    try:
-        return _read(await task_runner.SUPERVISOR_COMMS.asend(_question(ti)), ti)
-    except Exception as error:  # noqa: BLE001 - whatever it was, the answer is that nobody knows
-        return Standing("unknown", f"{UNKNOWN.reason} ({type(error).__name__})")
+
+class _SharedQuestion:
+    """One question to Airflow about all task instances of a run that are killed at the same time."""
+
+    task: asyncio.Task[Any]
+
+    def __init__(self) -> None:
+        self.task_ids: set[str] = set()
+
+    async def ask(self, dag_id: str, run_id: str, *, done: Callable[[], Any]) -> Any:
+        from airflow.sdk.execution_time import task_runner
+        from airflow.sdk.execution_time.comms import GetTaskStates
+
+        await asyncio.sleep(GATHER_FOR)
+        # Whoever comes from here on would get an answer that is older than their kill.
+        done()
+        question = GetTaskStates(dag_id=dag_id, task_ids=sorted(self.task_ids), run_ids=[run_id])
+        try:
+            return await task_runner.SUPERVISOR_COMMS.asend(question)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the answer is that nobody knows
+            return Standing("unknown", f"{UNKNOWN.reason} ({type(error).__name__})")
 
 
 async def told_by_its_end(ti: Any, thread_id: str) -> str:
@@ -109,9 +139,11 @@ async def told_by_its_end(ti: Any, thread_id: str) -> str:
     has done to the thread what that end called for.
 
     Args:
-        ti: the trigger's task instance.
+        ti: the trigger's task instance; ``None`` under ``dag.test()``.
         thread_id: the thread.
     """
+    if ti is None:
+        return ""
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.comms import GetXCom, XComResult
 
@@ -187,6 +219,9 @@ def ask_from_signal_handler(ti: Any, budget: float = ASK_BUDGET) -> Standing:
 
 
 # Tests have a loop each, a triggerer has one for life.
+_QUESTIONS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], _SharedQuestion]] = (
+    weakref.WeakKeyDictionary()
+)
 _WARMING: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Warming] = weakref.WeakKeyDictionary()
 
 

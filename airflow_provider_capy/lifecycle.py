@@ -57,6 +57,24 @@ class Outcome(str, Enum):
     POLL_FAILED = "poll_failed"
 
 
+class Fate(str, Enum):
+    """What is to become of a thread.
+
+    Attributes:
+        HELD: a task waits for it, or may come back to it.
+        DISPATCHED: its task succeeded without waiting for it, so it goes on when its run ends by itself.
+        DECIDED: the task's own end has settled it: it finished, is gone, or was left to whoever needs it.
+        STOPPING: somebody is about to ask it to stop, or has asked; it was not seen at rest.
+        STOPPED: it came to rest because it was asked to: its ``ready`` is no success.
+    """
+
+    HELD = "held"
+    DISPATCHED = "dispatched"
+    DECIDED = "decided"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the task wants.

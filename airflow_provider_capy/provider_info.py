@@ -71,6 +71,9 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         ],
+        "plugins": [
+            {"name": "capy", "plugin-class": "airflow_provider_capy.plugins.run_ends.CapyPlugin"},
+        ],
         "config": {
             "capy": {
                 "description": "Capy provider",
@@ -78,6 +81,16 @@ def get_provider_info() -> dict[str, Any]:
                     "shared_poller": {
                         "description": "Whether the waits of a triggerer share one poll per connection and project.\n",
                         "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "True",
+                    },
+                    "stop_at_run_end": {
+                        "description": (
+                            "Whether API server and scheduler stop the threads that nobody answers for any more once their "
+                            "run has ended. Both have to reach Capy for it.\n"
+                        ),
+                        "version_added": "0.2.0",
                         "type": "boolean",
                         "example": None,
                         "default": "True",

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from airflow_provider_capy.exceptions import CapyError, CapyReferenceError, CapyThreadError
-from airflow_provider_capy.identity import STORE_KEY, Record
+from airflow_provider_capy.records import STORE_KEY, ThreadRecord
+
+R = TypeVar("R", bound=ThreadRecord)
 
 
-class RecordStore:
+class RecordStore(Generic[R]):
     """The task's record in Airflow's task state store; remembers nothing when there is no store.
 
     Args:
         accessor: ``context["task_state_store"]``, or ``None``.
+        kind: the class of the record.
     """
 
-    def __init__(self, accessor: Any) -> None:
+    def __init__(self, accessor: Any, kind: type[R]) -> None:
         self._accessor = accessor
+        self._kind = kind
 
-    def read(self) -> Record | None:
+    def read(self) -> R | None:
         """Return the record that earlier tries left.
 
         Raises:
@@ -36,9 +40,9 @@ class RecordStore:
                 f"Airflow's task state store cannot be read ({_cause(error)}), so nobody knows whether an earlier try "
                 "started a thread; nothing was started or stopped. A retry reads it again"
             ) from error
-        return Record.read(stored)
+        return self._kind.read(stored)
 
-    def write(self, record: Record) -> Record:
+    def write(self, record: R) -> R:
         """Keep the record, and return it.
 
         It lives as long as the run and does not expire with the store's retention: a task that is retried or cleared
@@ -62,7 +66,7 @@ class RecordStore:
             ) from error
         return record
 
-    def write_surely(self, record: Record) -> Record:
+    def write_surely(self, record: R) -> R:
         """Keep the record, read it back, and return it: only then may a thread be started.
 
         A worker that Airflow has given up may still be running beside the next try. It cannot write any more, but a

@@ -19,6 +19,7 @@ from airflow_provider_capy.identity import (
     reference_from,
     with_reference,
 )
+from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.remembering import RecordStore
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class ThreadStart(ThreadOfTask):
         if not self.durable:
             body = self._body()
             flow = create_once(body, reference=None, intended_at=self.clock(), clock=self.clock)
-            return self._with_thread(self._intent(uuid.uuid4().hex, 0), self._run(flow), "created")
+            # Not for a retry, which starts another one: whoever ends the run has to find it.
+            return self._keep(self._intent(uuid.uuid4().hex, 0), self._run(flow), "created")
         attempt = Attempt(self.clear_number, self.max_tries, self.retries)
         record = self.store.read()
         decision = decide(record, attempt)
@@ -61,7 +63,7 @@ class ThreadStart(ThreadOfTask):
         generation = decision.generation
         if record is not None and decision.action is Action.LOOK_UP:
             if record.project_id == self.project_id:
-                return self._create(body, record.model_copy(update={"sent_at": self.clock()}), again=True)
+                return self._create(body, record.model_copy(update={"sent_at": self.clock(), **self._now}), again=True)
             # A reference is looked up in one project only.
             generation += 1
         if record is not None and decision.action is Action.REPLACE:
@@ -78,7 +80,9 @@ class ThreadStart(ThreadOfTask):
 
     def _intent(self, nonce: str, generation: int) -> Record:
         """Return what is written before the create."""
-        if self.reference is not None:
+        if not self.durable:
+            reference = ""
+        elif self.reference is not None:
             reference = reference_from(self.reference, generation)
         else:
             reference = reference_for(self.task, generation, nonce)
@@ -90,9 +94,13 @@ class ThreadStart(ThreadOfTask):
             clear_number=self.clear_number,
             max_tries=self.max_tries,
             retries=self.retries,
+            capy_conn_id=self.hook.capy_conn_id,
             project_id=self.project_id,
             intended_at=now,
             sent_at=now,
+            stop_on_kill=self.stop_on_kill,
+            owner=self.owner,
+            fate=Fate.HELD,
         )
 
     def _create(self, body: CreateThreadBody, intent: Record, *, again: bool = False) -> Record:
@@ -115,5 +123,5 @@ class ThreadStart(ThreadOfTask):
             # This one surely started nothing: what is unknown was raised as such.
             if again:
                 raise outcome_unknown(intent.reference, f"{error}. This try started nothing") from error
-            self.store.update(ended=REFUSED)
+            self.store.update(ended=REFUSED, fate=Fate.DECIDED)
             raise

@@ -108,7 +108,9 @@ def request_stop(thread_id: str, retry: RetryLimits | None = None) -> Flow[StopR
     return StopReport(thread_id, Found.REQUESTED, stopped_by_us=True)
 
 
-def stop_and_confirm(thread_id: str, *, until: float, clock: Callable[[], float]) -> Flow[StopReport]:
+def stop_and_confirm(
+    thread_id: str, *, until: float, clock: Callable[[], float], spare_blocked: bool = False
+) -> Flow[StopReport]:
     """Stop a thread and look until it has come to rest.
 
     A thread that is at rest already is returned unchanged. One that cannot be looked at is asked to stop all the same:
@@ -120,6 +122,7 @@ def stop_and_confirm(thread_id: str, *, until: float, clock: Callable[[], float]
         thread_id: the thread.
         until: epoch seconds at which it is given up.
         clock: gives epoch seconds.
+        spare_blocked: whether a thread that waits for a person, and was not asked to stop, is returned unchanged.
 
     Raises:
         CapyRequestError: only what no repetition can mend (401, 403, 422).
@@ -134,7 +137,8 @@ def stop_and_confirm(thread_id: str, *, until: float, clock: Callable[[], float]
             state, project_id, error = thread.run_state, thread.project_id, ""
             verdict = judge(thread, memory, _REST, clock())
             memory = verdict.memory
-            if verdict.outcome is not None and (asked_at is not None or verdict.outcome is not Outcome.BLOCKED):
+            waits_for_person = verdict.outcome is Outcome.BLOCKED and asked_at is None and not spare_blocked
+            if verdict.outcome is not None and not waits_for_person:
                 result = Found.STOPPED if by_us else Found.ALREADY_SETTLED
                 return StopReport(thread_id, result, state, stopped_by_us=by_us, project_id=project_id)
         except CapyNotFoundError:

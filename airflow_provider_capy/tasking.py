@@ -10,9 +10,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
 
-from airflow_provider_capy.exceptions import CapyRequestError, CapyThreadError
+from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError, CapyThreadError
 from airflow_provider_capy.killing import KILL_BUDGET, STOP_BUDGET, THREAD_KEY, ask_from_signal_handler, kill_order
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY, THREAD_URL_KEY
 
@@ -27,8 +33,18 @@ TELL_BUDGET = 0.3
 INTERRUPT_BUDGET = 10.0
 
 THREAD_ID_KEY = "thread_id"
-REFERENCE_KEY = "thread_reference"
 STOPPED_KEY = "stopped_threads"
+SHARED_KEY = "thread_is_shared"
+
+
+def final(error: CapyError) -> CapyError:
+    """Return an error as one that Airflow does not retry; whoever catches it by its class still does."""
+    kind = type(error)
+    both = type(kind.__name__, (kind, AirflowFailException), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+    same: CapyError = both.__new__(both, *error.args)
+    same.args, same.__cause__ = error.args, error.__cause__
+    same.__dict__.update(error.__dict__)
+    return same
 
 
 class CapyTask:
@@ -43,13 +59,15 @@ class CapyTask:
     stop_on_kill: bool
     log: Any
     do_xcom_push: bool
-
     _owns_thread = False
     # What a kill needs, set as soon as it is known: a signal handler must look nothing up.
     _ti: Any = None
+    _context: Any = None
     _at_stake: str | None = None
     _in_create = False
     _kill: Exception | None = None
+    # Why a kill stopped the thread, once it has.
+    _stopped_because = ""
     _stop_after_create = False
     _handed_over = False
     # What the buttons show by now.
@@ -129,8 +147,23 @@ class CapyTask:
         """Whether the thread may be stopped from here at all."""
         return self.stop_on_kill
 
-    def _tries_left(self) -> bool:
-        return self._ti is not None and self._ti.try_number <= self._ti.max_tries
+    def _will_retry(self, error: BaseException) -> bool:
+        """Say whether Airflow tries the task again when it ends with this error, as it decides that itself."""
+        if self._ti is None or self._ti.try_number > self._ti.max_tries or not getattr(self, "retries", 0):
+            return False
+        if isinstance(error, (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)):
+            return False
+        if (policy := getattr(self, "retry_policy", None)) is None:
+            return True
+        from airflow.sdk import RetryAction
+
+        try:
+            decision = policy.evaluate(
+                exception=error, try_number=self._ti.try_number, max_tries=self._ti.max_tries, context=self._context
+            )
+        except Exception:  # noqa: BLE001 - Airflow then goes by the number of tries, and logs why
+            return True
+        return bool(decision.action != RetryAction.FAIL)
 
     def on_kill(self) -> None:
         """Stop the thread when this task instance is over, and end the task either way.
@@ -140,7 +173,9 @@ class CapyTask:
         """
         if isinstance(timeout := sys.exc_info()[1], AirflowTaskTimeout):
             # Airflow raises it again: it is not to end without the thread's fate.
-            timeout.args = (". ".join(filter(None, [*map(str, timeout.args[:1]), self._on_execution_timeout()])),)
+            timeout.args = (
+                ". ".join(filter(None, [*map(str, timeout.args[:1]), self._on_execution_timeout(timeout)])),
+            )
             return
         if self._handed_over:
             # Airflow keeps the handler while it reports the end: the trigger, the next poke or the next task goes on.
@@ -149,7 +184,7 @@ class CapyTask:
         standing = ask_from_signal_handler(self._ti)
         order = kill_order(
             standing,
-            tries_left=self._tries_left(),
+            tries_left=self._will_retry(CapyThreadError("")),
             stop_on_kill=self._may_stop,
             owns_thread=self._owns_thread,
         )
@@ -177,7 +212,7 @@ class CapyTask:
         kill.args = (f"{kill.args[0]} {fate}",)
         return kill
 
-    def _on_execution_timeout(self) -> str:
+    def _on_execution_timeout(self, timeout: AirflowTaskTimeout) -> str:  # noqa: ARG002 - for tasks that start threads
         """Airflow's own ``execution_timeout`` struck while the task was on a worker: say what becomes of the thread."""
         return ""
 
@@ -185,10 +220,11 @@ class CapyTask:
         """Stop the thread, or not, and say in one line which and why."""
         thread_id = self._at_stake
         if thread_id is None:
-            return f"{self._fate_of_unknown(stop=stop)}."
+            return "No thread is known yet."
         if not stop:
             self._tell("Thread %s is not stopped: %s", thread_id, reason)
             return f"Thread {thread_id} was not stopped."
+        self._stopped_because = reason
         words = self._stop_within(thread_id, budget)
         self._tell("Thread %s, %s: %s", thread_id, words, reason)
         return f"Thread {thread_id}: {words}."
@@ -198,10 +234,6 @@ class CapyTask:
         telling = threading.Thread(target=self.log.warning, args=(line, *details), name="capy-tell", daemon=True)
         telling.start()
         telling.join(TELL_BUDGET)
-
-    def _fate_of_unknown(self, *, stop: bool) -> str:  # noqa: ARG002 - for tasks that start threads
-        """Do what can be done about a thread whose id is not known, and say what."""
-        return "No thread is known yet"
 
     def _stop_within(self, thread_id: str, budget: float) -> str:
         """Ask for the stop from a thread of its own: the main thread may be inside a request of the same client."""
@@ -238,8 +270,8 @@ class CapyTask:
 
         try:
             report = run(stop_and_confirm(thread_id, until=time.time() + timeout, clock=time.time), self.hook.client)
-        except CapyRequestError as error:
-            return False, f"its stop FAILED ({error})"
+        except (CapyRequestError, CapyInputError, AirflowNotFoundException) as error:
+            return False, f"its stop FAILED, it may still be at work ({error})"
         return report.is_over, report.in_words
 
     def _close(self) -> None:

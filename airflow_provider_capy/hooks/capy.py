@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from airflow_provider_capy.api import AsyncCapyClient, CapyClient, CreatedThread, StoppedThread, Thread
+    from airflow_provider_capy.api.settings import ClientSettings
     from airflow_provider_capy.hooks.settings import ConnectionSettings
 
 # An id that no thread has: asking for it tells a good token (404) from a bad one (401) without a project.
@@ -75,12 +76,17 @@ class CapyHook(BaseHook):
         return self.settings
 
     @cached_property
+    def client_settings(self) -> ClientSettings:
+        """How to reach Capy; the token is masked in logs from here on."""
+        _mask(self.settings)
+        return self.settings.client
+
+    @cached_property
     def client(self) -> CapyClient:
         """The hook's one client; connections are kept open until :meth:`close`."""
         from airflow_provider_capy.api import CapyClient
 
-        _mask(self.settings)
-        return CapyClient(self.settings.client)
+        return CapyClient(self.client_settings)
 
     def get_conn(self) -> CapyClient:
         """Return :attr:`client` (the name that every Airflow hook has)."""

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 
-from airflow_provider_capy.exceptions import CapyThreadError
-from airflow_provider_capy.killing import STOP_BUDGET
-from airflow_provider_capy.lifecycle import Outcome, Policy
-from airflow_provider_capy.tasking import THREAD_ID_KEY, CapyTask
+from airflow_provider_capy.exceptions import CapyError, CapyThreadError
+from airflow_provider_capy.lifecycle import Fate, Outcome, Policy
+from airflow_provider_capy.tasking import THREAD_ID_KEY, CapyTask, final
 from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
@@ -86,9 +85,6 @@ class OwningTask(CapyTask):
     execution_timeout: timedelta | None
 
     _owns_thread = True
-    _context: Any = None
-    # The intent of a create, for as long as its thread is not known.
-    _sought: Record | None = None
     _spared = False
     # Epoch seconds from which the task's own timeout counts, once it is known.
     _started_at: float | None = None
@@ -119,87 +115,97 @@ class OwningTask(CapyTask):
             fail_on_task_error=policy.fail_on_task_error,
             stop_on_kill=self._may_stop,
         )
-        self._remember(self._context, running=False)
         backstop = None if deadline is None else timedelta(seconds=max(deadline - time.time(), 0.0) + BACKSTOP)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)  # type: ignore[attr-defined]
 
     def _conclude(self, context: Context, event: WaitEvent) -> str:
-        from airflow_provider_capy.events import error_of
+        from airflow_provider_capy.stopped import stopped_error
 
         self._publish_end(context, event)
         if event.outcome is Outcome.READY or (event.outcome is Outcome.BLOCKED and self.on_blocked == "succeed"):
-            self._remember(context, succeeded=True)
+            if error := stopped_error(context, self, self._known(context), event.thread_id):
+                self._remember(context, ended="stopped")
+                raise final(error)
+            self._remember(context, succeeded=True, fate=Fate.DECIDED)
             self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
             return event.thread_id
         if event.outcome is Outcome.BLOCKED and self.on_blocked == "skip":
-            self._remember(context, succeeded=True)
+            self._remember(context, succeeded=True, fate=Fate.DECIDED)
             raise AirflowSkipException(f"Thread {event.thread_id} is blocked, left as it is: {event.thread_url}")
-        error = error_of(event, fate=self._fate(context, event))
-        if event.outcome is Outcome.TIMEOUT and self._is_execution_timeout():
-            raise AirflowTaskTimeout(str(error))
-        raise error if error is not None else CapyThreadError(f"Unknown outcome {event.outcome!r}")
+        raise self._error(event, self._fate(context, event, self._will_retry(self._error(event, ""))))
 
-    def _fate(self, context: Context, event: WaitEvent) -> str:
+    def _error(self, event: WaitEvent, fate: str) -> BaseException:
+        from airflow_provider_capy.events import error_of
+
+        error = error_of(event, fate=fate)
+        if event.outcome is Outcome.TIMEOUT and self._is_execution_timeout():
+            return AirflowTaskTimeout(str(error))
+        return error if error is not None else CapyThreadError(f"Unknown outcome {event.outcome!r}")
+
+    def _fate(self, context: Context, event: WaitEvent, tries_left: bool) -> str:
         """Do what an ended wait calls for, and say what became of the thread and what a retry will do."""
         ending = ending_of(
             event.outcome,
             thread_is_gone=event.failure is not None and event.failure.status_code == 404,
             durable=self.durable,
-            tries_left=self._tries_left(),
+            tries_left=tries_left,
         )
-        if not ending.ended:
-            self._remember(context, running=False)
-            return ending.words
-        if not ending.stop:
-            self._remember(context, ended=ending.ended)
-            return ending.words
-        fate = self._end(context, event.thread_id, ending.ended)
-        return ". ".join(filter(None, [fate, ending.words]))
+        if ending.stop:
+            fate = self._end(context, event.thread_id, ending.ended, tries_left=tries_left)
+            return ". ".join(filter(None, [fate, ending.words]))
+        held = tries_left and not ending.ended
+        self._remember(context, ended=ending.ended, fate=Fate.HELD if held else Fate.DECIDED)
+        return ending.words
 
-    def _end(self, context: Context, thread_id: str, ended: str) -> str:
+    def _end(self, context: Context, thread_id: str, ended: str, *, tries_left: bool) -> str:
         """Stop a thread for good, and say what became of it."""
-        # Remembered before the stop: a stopped thread reads ready, and a retry must not take that for success.
-        if not self._remember(context, ended=ended) and self._tries_left():
-            return "It was left running, since a retry could not be told that it was stopped"
-        return self._stop_or_leave(thread_id)
-
-    def _stop_or_leave(self, thread_id: str) -> str:
         if not self._may_stop:
+            self._remember(context, ended=ended, fate=Fate.DECIDED)
             why = "stop_on_kill is off" if not self.stop_on_kill else "another task started it"
             return f"It was left running, since {why}"
-        _, words = self._stop_confirmed(thread_id, STOP_TIMEOUT)
+        # Remembered before the stop: a stopped thread reads ready, and a retry must not take that for success.
+        word = {"ended": ended, "fate": Fate.STOPPING, "stopped_by": f"its task, {ended}"}
+        if not self._remember(context, **word) and tries_left:
+            return "It was left running, since a retry could not be told that it was stopped"
+        is_over, words = self._stop_confirmed(thread_id, STOP_TIMEOUT)
+        if is_over:
+            self._remember(context, fate=Fate.STOPPED)
         return words[0].upper() + words[1:]
 
-    def _fate_of_unwatched(self, context: Context) -> str:
+    def _fate_of_unwatched(self, context: Context, error: Exception) -> str:
         """Do the same for a thread whose triggerer gave up."""
         record = self._recall(context)
         ti: Any = context["ti"]
         thread_id = record.thread_id if record is not None else ti.xcom_pull(task_ids=ti.task_id, key=THREAD_ID_KEY)
         if not thread_id:
             return "No thread is known"
-        if self.durable and self._tries_left():
-            self._remember(context, running=False)
+        tries_left = self._will_retry(error)
+        if self.durable and tries_left:
             return f"Thread {thread_id} was left running; the next try reattaches to it"
-        return f"Thread {thread_id}: {self._end(context, thread_id, 'unwatched')}"
+        return f"Thread {thread_id}: {self._end(context, thread_id, 'unwatched', tries_left=tries_left)}"
 
-    def _on_execution_timeout(self) -> str:
+    def _on_execution_timeout(self, timeout: AirflowTaskTimeout) -> str:
         if self._at_stake is None or self._context is None:
-            last = self._may_stop and not self._tries_left()
-            return self._fate_of_unknown(stop=last, budget=STOP_TIMEOUT)
+            return "No thread is known yet"
+        tries_left = self._will_retry(timeout)
         try:
-            fate = self._end(self._context, self._at_stake, "execution_timeout")
+            fate = self._end(self._context, self._at_stake, "execution_timeout", tries_left=tries_left)
         finally:
             self._close()
         self.log.warning("Thread %s: execution_timeout is over. %s", self._at_stake, fate)
         return f"Thread {self._at_stake}: {fate}"
 
+    def _leave_word_of_kill(self) -> None:
+        """Tell later tries, and whoever ends the run, that a kill has stopped the thread."""
+        if self._stopped_because and self._context is not None:
+            by = f"its task was killed, {self._stopped_because}"
+            self._remember(self._context, ended="stopped", fate=Fate.STOPPING, stopped_by=by)
+
     def _remember(self, context: Context, **changes: Any) -> bool:
-        """Tell later tries, and say whether that worked; a failure must not hide how this one ends."""
-        if not self.durable:
-            return True
+        """Write into the record, and say whether that worked; a failure must not hide how this try ends."""
         failure = self._store(context).update(thread_id=self._at_stake, **changes)
         if failure:
-            self.log.warning("Later tries could not be told about thread %s: %s", self._at_stake, failure)
+            self.log.warning("The record of thread %s could not be written: %s", self._at_stake, failure)
         return not failure
 
     def _recall(self, context: Context) -> Record | None:
@@ -209,33 +215,33 @@ class OwningTask(CapyTask):
             self._take(record)
         return record
 
+    def _known(self, context: Context) -> Record | None:
+        """Return what the record says by now, whoever wrote it."""
+        from airflow_provider_capy.remembering import is_a_kill
+
+        try:
+            return self._store(context).read()
+        except CapyError as error:
+            if is_a_kill(error):
+                raise
+            self.log.warning("Nobody knows whether thread %s was stopped meanwhile: %s", self._at_stake, error)
+            return None
+
     def _take(self, record: Record) -> None:
         """From here on this task answers for the thread of that record, unless another one does."""
         self._at_stake = record.thread_id
         self._started_at = record.started_at
-        self._sought = record if record.thread_id is None else None
         self._spared = record.shared
 
     @property
     def _may_stop(self) -> bool:
         return self.stop_on_kill and not self._spared
 
-    def _fate_of_unknown(self, *, stop: bool, budget: float = STOP_BUDGET) -> str:
-        if self._sought is None:
-            return "No thread is known yet"
-        if not stop:
-            return f"A thread with the reference {self._sought.reference} may be at work; it was not looked for"
-        from airflow_provider_capy.hunting import Hunt
-
-        hunt = Hunt(lambda: self.hook.settings.client, self._sought, budget=budget, log=self.log)
-        hunt.start()
-        # While the create is under way its own answer is worth more: it goes on beside the hunt.
-        return hunt.outcome(0.0 if self._in_create else budget)
-
-    def _store(self, context: Context) -> RecordStore:
+    def _store(self, context: Context) -> RecordStore[Record]:
+        from airflow_provider_capy.identity import Record
         from airflow_provider_capy.remembering import RecordStore
 
-        return RecordStore(context.get("task_state_store"))
+        return RecordStore(context.get("task_state_store"), Record)
 
     def _deadline(self, record: Record, timeout: float | None) -> float | None:
         """Return the deadline in epoch seconds; Airflow does not enforce ``execution_timeout`` while deferred."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,8 @@ class CapyStopThreadOperator(BaseOperator):
         Returns:
             all of them.
         """
+        from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
         store: Any = context.get("task_state_store")
         stopped = sorted(thread_ids)
         try:
@@ -93,7 +96,7 @@ class CapyStopThreadOperator(BaseOperator):
             stopped = sorted({*before, *stopped})
             # Airflow deletes the XComs of a task with its next try, and keeps its store.
             if store is not None and stopped != before:
-                store.set(STOPPED_KEY, stopped)
+                store.set(STOPPED_KEY, stopped, retention=NEVER_EXPIRE)
             if stopped:
                 context["ti"].xcom_push(key=STOPPED_KEY, value=stopped)
         except Exception as error:
@@ -106,20 +109,16 @@ class CapyStopThreadOperator(BaseOperator):
         return stopped
 
     def _stop_all(self, context: Context, hook: CapyHook, thread_ids: list[str], until: float) -> list[dict[str, Any]]:
-        from airflow_provider_capy.flow import run_all
+        from airflow_provider_capy.flow import arun_all
         from airflow_provider_capy.stopping import Found, StopReport, request_stop, stop_and_confirm
 
         until = max(until, time.time() + 1.0)
-        # Beside each other, so that all are asked before one is waited for: each of them costs money by the second.
-        ended = run_all(
-            [
-                stop_and_confirm(thread_id, until=until, clock=time.time)
-                if self.wait_for_stop
-                else request_stop(thread_id)
-                for thread_id in thread_ids
-            ],
-            hook.client,
-        )
+        flows = [
+            stop_and_confirm(thread_id, until=until, clock=time.time) if self.wait_for_stop else request_stop(thread_id)
+            for thread_id in thread_ids
+        ]
+        # Beside each other: each of them costs money by the second.
+        ended = asyncio.run(arun_all(flows, hook.client_settings))
         reports: list[StopReport] = []
         for thread_id, end in zip(thread_ids, ended, strict=True):
             report = StopReport(thread_id, Found.NOT_CONFIRMED, error=str(end)) if isinstance(end, CapyError) else end

@@ -6,14 +6,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, conf
+from airflow.sdk.exceptions import AirflowException
 
-from airflow_provider_capy.exceptions import CapyInputError
-from airflow_provider_capy.lifecycle import OnBlocked, Policy, checked_on_blocked
+from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyThreadError
+from airflow_provider_capy.lifecycle import Fate, OnBlocked, Policy, checked_on_blocked
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.operators.owning import OwningTask
-from airflow_provider_capy.operators.reap import CapyReapThreadsOperator
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
-from airflow_provider_capy.tasking import REFERENCE_KEY
+from airflow_provider_capy.tasking import SHARED_KEY
 from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capy.identity import Record
 
-__all__ = ["CapyCreateThreadOperator", "CapyReapThreadsOperator", "CapyStopThreadOperator"]
+__all__ = ["CapyCreateThreadOperator", "CapyStopThreadOperator"]
 
 _BODY_FIELDS = (
     "prompt",
@@ -50,12 +50,10 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
     """Start a Capy thread, and wait for it if wanted (``createAndStartThread``).
 
     A thread costs money from its creation. With ``durable`` (the default) a task has one thread: a retry after a crash
-    or a lost answer goes on with the one that exists. Cancelling the run stops it.
+    or a lost answer goes on with the one that exists. Cancelling the run stops it, in whichever state the task is.
 
     XComs: ``return_value`` and ``thread_id`` (the id), ``thread_url`` at submit, ``thread`` (see
-    :func:`~airflow_provider_capy.lifecycle.summary`) at the end of a wait, ``pull_request_url`` when there is one,
-    ``thread_reference`` before the create when ``durable``, blank where ``stop_on_kill`` is off or another task
-    started the thread.
+    :func:`~airflow_provider_capy.lifecycle.summary`) at the end of a wait, ``pull_request_url`` when there is one.
 
     Args:
         prompt: what the agent is to do; templated.
@@ -105,7 +103,8 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
     operator_extra_links = (CapyThreadLink(), CapyPullRequestLink())
     ui_color = "#e8e4f3"
 
-    _told: str | None = None
+    # Id of the task that answers for the thread once this one has started it: a group's wait.
+    thread_owner = ""
 
     def __init__(
         self,
@@ -174,6 +173,10 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         try:
             record = self._start(context)
             if not self.wait_for_completion:
+                if not self.thread_owner and not self._remember(context, fate=Fate.DISPATCHED):
+                    raise CapyError(
+                        f"Thread {record.thread_id} was started, which could not be kept; a retry goes on with it"
+                    )
                 return record.thread_id
             deadline = self._deadline(record, timeout)
             wait = self._wait(record, policy, poll_interval, deadline)
@@ -186,6 +189,9 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             ):
                 return self._conclude(context, event)
             return self._defer(record, policy, poll_interval, deadline)
+        except (AirflowException, CapyThreadError):
+            self._leave_word_of_kill()
+            raise
         finally:
             self._close()
 
@@ -196,11 +202,12 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         self._ti, self._context = context["ti"], context
         try:
             self._recall(context)
-            # On a worker again, where a clear of this task shows in nothing but the run's number.
-            self._remember(context, running=True)
             read = WaitEvent.read(event, self._at_stake or "")
             self._at_stake = read.thread_id
             return self._conclude(context, read)
+        except (AirflowException, CapyThreadError):
+            self._leave_word_of_kill()
+            raise
         finally:
             self._close()
 
@@ -212,7 +219,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except Exception as error:
-            error.args = (f"The triggerer could not go on: {error}. {self._fate_of_unwatched(context)}",)
+            error.args = (f"The triggerer could not go on: {error}. {self._fate_of_unwatched(context, error)}",)
             raise
         finally:
             self._close()
@@ -226,11 +233,11 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             raise CapyInputError(
                 f"reference: {self.reference!r} needs durable=True, which keeps and looks up references"
             )
-        # A kill that comes before the thread is found again must know it, and so must a teardown.
-        if (known := self._recall(context)) is not None and not known.ended:
-            self._tell_whose(context, known)
+        # A kill that comes before the thread is found again must know it.
+        self._recall(context)
         start = ThreadStart(
             hook=self.hook,
+            owner=self.thread_owner,
             store=self._store(context),
             task=TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, ti.map_index),
             clear_number=getattr(context["dag_run"], "clear_number", 0) or 0,
@@ -243,7 +250,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             fail_on_task_error=self.fail_on_task_error,
             stop_on_kill=self.stop_on_kill,
             log=self.log,
-            announce=lambda intent: self._announce(context, intent),
+            announce=self._take,
             sending=self._sending,
         )
         # Without a record there is nothing before the create.
@@ -260,24 +267,14 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         self._take(record)
         # Before anything that asks Airflow: of the five seconds before SIGKILL the stop needs what is left.
         kill = self._stop_if_killed()
-        self._tell_whose(context, record)
         self._publish(context, record.thread_id or "", record.thread_url)
+        if record.shared:
+            # A wait of the same group must know that the thread is not its own to stop.
+            self._push(context, SHARED_KEY, True)
         if kill is not None:
             raise kill
         return record
 
-    def _announce(self, context: Context, intent: Record) -> None:
-        """Let others find the thread from before its create on."""
-        self._take(intent)
-        self._tell_whose(context, intent)
-
     def _sending(self) -> None:
         """From here to the thread's id a kill waits for the answer; one that came before sends no create at all."""
         self._in_create = True
-
-    def _tell_whose(self, context: Context, record: Record) -> None:
-        """Push the reference where others may stop its thread on this task's behalf, and a blank where they may not."""
-        told = record.reference if self._may_stop else ""
-        if self.durable and told != self._told:
-            self._told = told
-            self._push(context, REFERENCE_KEY, told)

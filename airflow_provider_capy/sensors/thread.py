@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, conf
 from airflow.sdk.exceptions import (
+    AirflowException,
     AirflowNotFoundException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
@@ -16,9 +17,9 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_provider_capy.exceptions import CapyInputError, CapyRequestError, CapyThreadError
-from airflow_provider_capy.lifecycle import TOLERATED_FAILURES, OnBlocked, Outcome, Policy, checked_on_blocked
+from airflow_provider_capy.lifecycle import TOLERATED_FAILURES, Fate, OnBlocked, Outcome, Policy, checked_on_blocked
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
-from airflow_provider_capy.tasking import CapyTask
+from airflow_provider_capy.tasking import CapyTask, final
 from airflow_provider_capy.templated import as_seconds, as_thread_id
 
 if TYPE_CHECKING:
@@ -27,15 +28,16 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_capy.events import WaitEvent
-    from airflow_provider_capy.sensors.suspicion import Suspicion
+    from airflow_provider_capy.records import ThreadRecord
+    from airflow_provider_capy.remembering import RecordStore
     from airflow_provider_capy.waiting import Step, Wait
 
 _WAIT_KEY = "capy_wait"
-_LEFT_ALONE = "It was left as it is; a retry waits for it again"
-_LEFT_FOR_GOOD = "It was left as it is; Airflow does not retry a sensor that timed out"
 _SHORTEST_RESCHEDULE = 5.0
 # See the operator: only for a triggerer that died.
 BACKSTOP = 600.0
+# Errors of a wait that came to no end of the thread's; no kill is among these.
+_SEEN_BY_NO_LOOK = (AirflowTaskTimeout, CapyInputError, CapyRequestError, AirflowNotFoundException)
 
 
 class CapyThreadSensor(CapyTask, BaseSensorOperator):
@@ -45,9 +47,8 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
     ``thread_url`` and ``pull_request_url`` feed the links.
 
     The sensor did not start the thread: when it times out, it leaves it alone. When its task is cancelled, it stops it,
-    because a cancelled run should cost nothing more; a sensor that watches somebody else's thread takes
-    ``stop_on_kill=False``. A sensor in reschedule mode has no process between its pokes, so a cancel can reach the
-    thread only through a poke that runs, or through a stop task in the same DAG.
+    because a cancelled run should cost nothing more, in every mode and also between two pokes or two tries; a sensor
+    that watches somebody else's thread takes ``stop_on_kill=False``.
 
     Args:
         thread_id: the thread; templated.
@@ -67,7 +68,8 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         CapyInputError: an argument that is sure to be refused.
         CapyRequestError: 401, 403, 404, 422 while looking.
         CapyThreadError: archived, blocked, a failed task, or too many failed polls in a row.
-        CapyThreadStoppedError: it reads ready when this task was cleared, and may have been stopped before.
+        CapyThreadStoppedError: it was stopped, when its run was cancelled before this task was cleared or by a stop task
+            of this run, so that its ``ready`` is no success; it is not retried.
         AirflowSensorTimeout: the timeout is over; Airflow does not retry it.
         AirflowSkipException: blocked under ``on_blocked="skip"``, or by ``soft_fail`` or ``never_fail``.
     """
@@ -117,16 +119,14 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait here, come again later, or hand the wait to the triggerer when the first look does not end it."""
-        self._ti = context["ti"]
         try:
+            self._know(context)
             self.poke_interval = as_seconds("poke_interval", self.poke_interval, least=0.0)
             self.timeout = as_seconds("timeout", self.timeout, least=0.0)
             self.thread_id = as_thread_id(self.thread_id)
             checked_on_blocked(self.on_blocked)
             self._publish(context, self.thread_id, self.hook.thread_url(self.thread_id, self.project_id))
-            suspicion = self._suspicion(context)
-            if doubt := suspicion.begin(self.hook.get_thread, self._policy, leave_word=self.stop_on_kill):
-                raise self._wanted(doubt)
+            self._hold(context)
             if self.deferrable:
                 event = self._look_or_defer(context)
             elif self.reschedule:
@@ -134,17 +134,61 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
             else:
                 event = self._wait_here(context, self._the_wait(time.time() + self.timeout))
             return self._conclude(context, event)
-        except (AirflowTaskTimeout, CapyInputError, CapyRequestError, AirflowNotFoundException) as error:
-            # No kill is among these: the wait has come to an end of its own.
-            self._suspicion(context).end(None, self.log)
-            raise self._wanted(error) from error.__cause__
+        except _SEEN_BY_NO_LOOK as error:
+            raise self._failed(context, error) from error.__cause__
+        except (AirflowException, CapyThreadError):
+            self._leave_word_of_kill()
+            raise
         finally:
             self._close()
 
-    def _suspicion(self, context: Context) -> Suspicion:
-        from airflow_provider_capy.sensors.suspicion import Suspicion
+    def _know(self, context: Context) -> None:
+        """Keep what a kill and the end of the wait have to know."""
+        self._ti, self._context = context["ti"], context
 
-        return Suspicion(context, self, self.thread_id)
+    def _store(self, context: Context) -> RecordStore[ThreadRecord]:
+        from airflow_provider_capy.records import ThreadRecord
+        from airflow_provider_capy.remembering import RecordStore
+
+        return RecordStore(context.get("task_state_store"), ThreadRecord)
+
+    def _hold(self, context: Context) -> None:
+        """Write into the record that this task waits for the thread, unless it says that the thread was stopped.
+
+        Raises:
+            CapyThreadStoppedError: it does.
+            CapyError: the store cannot be asked.
+        """
+        from airflow_provider_capy.records import ThreadRecord
+        from airflow_provider_capy.stopped import stopped_error
+
+        store = self._store(context)
+        before = store.read()
+        if before is not None and before.was_stopped and before.thread_id == self.thread_id:
+            error = stopped_error(context, self, before, self.thread_id)
+            raise self._wanted(final(error) if error is not None else CapyThreadError(""))
+        held = ThreadRecord(
+            thread_id=self.thread_id,
+            thread_url=self._published_url,
+            capy_conn_id=self.capy_conn_id,
+            project_id=self.project_id or "",
+            stop_on_kill=self._may_stop,
+            fate=Fate.HELD,
+        )
+        if held != before:
+            store.write(held)
+
+    def _remember(self, context: Context, **changes: Any) -> bool:
+        failure = self._store(context).update(thread_id=self._at_stake, **changes)
+        if failure:
+            self.log.warning("The record of thread %s could not be written: %s", self._at_stake, failure)
+        return not failure
+
+    def _leave_word_of_kill(self) -> None:
+        """Tell later tries, and whoever ends the run, that a kill has stopped the thread."""
+        if self._stopped_because and self._context is not None:
+            by = f"its task was killed, {self._stopped_because}"
+            self._remember(self._context, fate=Fate.STOPPING, stopped_by=by)
 
     @property
     def _policy(self) -> Policy:
@@ -172,10 +216,13 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         """Conclude what the trigger saw."""
         from airflow_provider_capy.events import WaitEvent
 
-        self._ti = context["ti"]
-        self._at_stake = self.thread_id = as_thread_id(self.thread_id)
         try:
+            self._know(context)
+            self._at_stake = self.thread_id = as_thread_id(self.thread_id)
             return self._conclude(context, WaitEvent.read(event, self.thread_id))
+        except (AirflowException, CapyThreadError):
+            self._leave_word_of_kill()
+            raise
         finally:
             self._close()
 
@@ -185,11 +232,16 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         except (AirflowSkipException, CapyThreadError):
             raise
-        except Exception as error:  # noqa: BLE001 - raised again, as the task wants it
-            if next_method == "__fail__":
-                self._suspicion(context).end(None, self.log)
-                error.args = (f"The triggerer could not go on: {error}. {_LEFT_ALONE}",)
-            raise self._wanted(error) from error.__cause__
+        except Exception as error:
+            if next_method != "__fail__":
+                raise
+            self._know(context)
+            self._at_stake = str(self.thread_id)
+            error.args = (f"The triggerer could not go on: {error}",)
+            try:
+                raise self._failed(context, error) from error.__cause__
+            finally:
+                self._close()
 
     def _look_well(self, context: Context, wait: Wait) -> Step:
         step = self._look(context, wait)
@@ -256,27 +308,49 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
             longest_pause=longest if self.exponential_backoff else None,
         )
 
-    def _on_execution_timeout(self) -> str:
-        return _LEFT_ALONE
-
     def _conclude(self, context: Context, event: WaitEvent) -> dict[str, Any]:
-        from airflow_provider_capy.events import error_of
+        from airflow_provider_capy.stopped import stopped_error
 
-        if doubt := self._suspicion(context).end(event.outcome, self.log):
-            raise self._wanted(doubt)
         self._publish_end(context, event)
         if event.outcome is Outcome.READY or (event.outcome is Outcome.BLOCKED and self.on_blocked == "succeed"):
+            record = self._store(context).read()
+            if error := stopped_error(context, self, record, event.thread_id):
+                raise self._wanted(final(error))
+            self._remember(context, fate=Fate.DECIDED)
             self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
             return event.thread
         if event.outcome is Outcome.BLOCKED and self.on_blocked == "skip":
+            self._remember(context, fate=Fate.DECIDED)
             raise AirflowSkipException(f"Thread {event.thread_id} is blocked, left as it is: {event.thread_url}")
-        for_good = event.outcome is Outcome.TIMEOUT and not self._is_execution_timeout()
-        error: BaseException = error_of(event, fate=_LEFT_FOR_GOOD if for_good else _LEFT_ALONE) or CapyThreadError(
-            f"Thread {event.thread_id} ended as {event.outcome!r}, which nobody knows. {_LEFT_ALONE}"
+        raise self._failed(context, self._error(event), event)
+
+    def _error(self, event: WaitEvent) -> BaseException:
+        from airflow_provider_capy.events import error_of
+
+        error: BaseException = error_of(event, fate="") or CapyThreadError(
+            f"Thread {event.thread_id} ended as {event.outcome!r}, which nobody knows"
         )
         if event.outcome is Outcome.TIMEOUT:
-            error = (AirflowSensorTimeout if for_good else AirflowTaskTimeout)(str(error))
-        raise self._wanted(error)
+            return (AirflowTaskTimeout if self._is_execution_timeout() else AirflowSensorTimeout)(str(error))
+        return error
+
+    def _failed(self, context: Context, error: BaseException, event: WaitEvent | None = None) -> BaseException:
+        """Do what the end of a wait calls for that is no success, and return what the task raises.
+
+        Args:
+            context: of the task.
+            error: what it ended with.
+            event: how the thread's wait ended; ``None`` when it came to no end of the thread's.
+        """
+        wanted = self._wanted(error)
+        fate = self._fate(context, event, again=self._will_retry(wanted))
+        wanted.args = (f"{str(wanted).rstrip('. ')}. {fate}",)
+        return wanted
+
+    def _fate(self, context: Context, event: WaitEvent | None, *, again: bool) -> str:  # noqa: ARG002 - for the subclass
+        """Settle what becomes of the thread, and say it; ``again`` tells whether the task will be tried again."""
+        self._remember(context, fate=Fate.HELD if again else Fate.DECIDED)
+        return "It was left as it is; a retry waits for it again" if again else "It was left as it is"
 
     def _wanted(self, error: BaseException) -> BaseException:
         """Return what to raise for an error, as soft_fail and never_fail want it, the same in every mode."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -24,13 +23,13 @@ if TYPE_CHECKING:
     from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.hooks.capy import CapyHook
     from airflow_provider_capy.hooks.settings import ConnectionSettings
+    from airflow_provider_capy.stopping import StopReport
     from airflow_provider_capy.triggers.seat import Seat
     from airflow_provider_capy.waiting import Step, Wait
 
 # Airflow gives on_kill 30 seconds, if it does not cut it off before; both parts together stay below.
 KILL_BUDGET = 28.0
 STOP_BUDGET = 18.0
-STOP_READ_TIMEOUT = 6.0
 FIRST_LOOK_WITHIN = 2.0
 # What Airflow's triggerer cancels a trigger with when its task instance is over, or another triggerer's.
 USER_ACTION = "__airflow_user_action__"
@@ -111,6 +110,9 @@ class CapyThreadTrigger(BaseTrigger):
                 # Here, and not in on_kill: what runs there is cut off by the second cancel on Python before 3.12, and
                 # the task's log closed, before it could say what became of the thread.
                 await self.on_kill()
+            elif self.task_instance is None:
+                # Under dag.test() nothing else hears of a Ctrl-C.
+                await self._interrupted()
             raise
         finally:
             for task in self._side_tasks:
@@ -193,52 +195,56 @@ class CapyThreadTrigger(BaseTrigger):
                 "Thread %s: %.0f s were not enough to stop it; it may still be at work", self.thread_id, KILL_BUDGET
             )
 
+    async def _interrupted(self) -> None:
+        if self.stop_on_kill and not self._killed:
+            self._killed = True
+            await shielded(self._stop_and_tell("interrupted"), STOP_BUDGET)
+
     async def _kill(self) -> None:
         if not self.stop_on_kill:
             self.log.warning("Thread %s is not stopped: stop_on_kill is off", self.thread_id)
             return
+        standing = await ask_from_trigger(self.task_instance)
+        if not standing.is_over:
+            whose = (
+                "nobody is known to have cancelled it"
+                if standing.state == UNKNOWN.state
+                else "another try goes on with it"
+            )
+            self.log.warning("Thread %s is not stopped: %s, %s", self.thread_id, standing.reason, whose)
+            return
+        await self._stop_and_tell(standing.reason)
+
+    async def _stop_and_tell(self, reason: str) -> None:
         try:
-            standing = await ask_from_trigger(self.task_instance)
-            if not standing.is_over:
-                whose = (
-                    "nobody is known to have cancelled it"
-                    if standing.state == UNKNOWN.state
-                    else "another try goes on with it"
-                )
-                self.log.warning("Thread %s is not stopped: %s, %s", self.thread_id, standing.reason, whose)
-                return
-            if told := await told_by_its_end(self.task_instance, self.thread_id):
-                # As a triggerer finds that was frozen, while another one took its waits over.
-                words = "its task instance came to its own end with the thread's outcome"
-                self.log.warning("Thread %s is not stopped: %s, %s", self.thread_id, words, told)
-                return
-            words = await self._stop()
-            self.log.warning("Thread %s, %s: %s", self.thread_id, words, standing.reason)
+            # A triggerer that was frozen finds task instances over whose waits another one saw to their end: they may have
+            # left the thread for its person, or to itself when the time was over.
+            ended = self.deadline is not None and time.time() >= self.deadline
+            report = None if ended else await self._stop(spare_blocked=True)
+            if report is None or report.run_state == "blocked":
+                if told := await told_by_its_end(self.task_instance, self.thread_id):
+                    words = "its task instance came to its own end with the thread's outcome"
+                    self.log.warning("Thread %s is not stopped: %s, %s", self.thread_id, words, told)
+                    return
+                report = await self._stop(spare_blocked=False)
+            self.log.warning("Thread %s, %s: %s", self.thread_id, report.in_words, reason)
         except Exception:
             # Airflow logs that on_kill failed, and neither what nor why.
             self.log.exception("Thread %s: stopping it failed; it may still be at work", self.thread_id)
 
-    async def _stop(self) -> str:
+    async def _stop(self, *, spare_blocked: bool) -> StopReport:
+        from airflow_provider_capy.triggers.stops import stop
+
+        hook = self._latest_hook()
         try:
-            return await self._stop_with(await self._latest_hook().asettings())
+            settings = (await hook.asettings()).client
+            return await stop(self.thread_id, settings, budget=STOP_BUDGET, spare_blocked=spare_blocked)
         except CapyUnauthorizedError:
             from airflow_provider_capy.triggers.watcher import desk
 
             # The token was changed, and no poll has come upon it yet.
-            hook = await desk().renewed(self._latest_hook())
-            return await self._stop_with(await hook.asettings())
-
-    async def _stop_with(self, settings: ConnectionSettings) -> str:
-        from airflow_provider_capy.api import AsyncCapyClient
-        from airflow_provider_capy.flow import arun
-        from airflow_provider_capy.stopping import stop_and_confirm
-
-        # A look that hangs must not use up the time of the stop.
-        quick = replace(settings.client, read_timeout=min(settings.client.read_timeout, STOP_READ_TIMEOUT))
-        until = time.time() + STOP_BUDGET
-        async with AsyncCapyClient(quick) as client:
-            report = await arun(stop_and_confirm(self.thread_id, until=until, clock=time.time), client)
-        return report.in_words
+            settings = (await (await desk().renewed(hook)).asettings()).client
+            return await stop(self.thread_id, settings, budget=STOP_BUDGET, spare_blocked=spare_blocked)
 
     def _latest_hook(self) -> CapyHook:
         """Return the connection that the polls of this wait use by now."""

@@ -18,7 +18,7 @@ BEGIN, END = "<!-- matrix -->", "<!-- /matrix -->"
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.cancel", description=__doc__)
-    parser.add_argument("--selection", action="store_true", help="what a change has to pass: at most ten minutes")
+    parser.add_argument("--selection", action="store_true", help="what a change has to pass: at most six minutes")
     parser.add_argument("--repetitions", type=int, default=20, help="how often each racy row is tried (20)")
     parser.add_argument("--only", default="", help="a pytest -k expression, e.g. '5c or 11a'")
     parser.add_argument(

@@ -7,12 +7,13 @@ import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from tests.cancel.trial import Result, Trial
+from tests.cancel.trial import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.cancel.lab import Lab
+    from tests.cancel.outcome import Result
     from tests.cancel.rows import Row
 
 

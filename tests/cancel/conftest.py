@@ -15,8 +15,8 @@ from tests.cancel.rows import ROWS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.cancel.outcome import Result
     from tests.cancel.rows import Row
-    from tests.cancel.trial import Result
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "selection: part of what a change has to pass, at most ten minutes in all")
+    config.addinivalue_line("markers", "selection: part of what a change has to pass, at most six minutes in all")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -37,7 +37,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             way,
             repetition,
             id=f"{row.lab}-{row.key}-{way}-{repetition}",
-            marks=[pytest.mark.selection] if row.selection else [],
+            marks=[pytest.mark.selection] if way in row.selection else [],
         )
         for row in sorted(ROWS, key=lambda row: (list(PLANS).index(row.lab), row.together))
         for repetition in range(1, (min(repetitions, row.at_most) if row.racy else 1) + 1)
@@ -53,6 +53,7 @@ class Campaigns:
         self._homes = homes
         self._cells: dict[str, list[tuple[Row, str, int]]] = {}
         self._now: tuple[str, Campaign] | None = None
+        self.results: list[Result] = []
         self._stack = ExitStack()
         for item in items:
             params = getattr(getattr(item, "callspec", None), "params", {})
@@ -64,12 +65,18 @@ class Campaigns:
         """Return what became of a trial; its lab's first one starts the lab."""
         if self._now is None or self._now[0] != row.lab:
             self.close()
-            own_lab = self._stack.enter_context(lab(row.lab, self._homes(row.lab)))
-            campaign = Campaign(own_lab, self._cells[row.lab], ledger.record)
+            cells = self._cells[row.lab]
+            dag_ids = {row.dag(way) for row, way, _ in cells}
+            own_lab = self._stack.enter_context(lab(row.lab, self._homes(row.lab), dag_ids))
+            campaign = Campaign(own_lab, cells, self._record)
             campaign.start()
             self._stack.callback(campaign.stop)
             self._now = (row.lab, campaign)
         return self._now[1].result(row, way, repetition, timeout)
+
+    def _record(self, result: Result) -> None:
+        self.results.append(result)
+        ledger.record(result)
 
     def close(self) -> None:
         """End the lab that runs."""

@@ -14,7 +14,7 @@ from tests.harness.airflow import LocalAirflow
 from tests.harness.services import Postgres, Redis
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from airflow_provider_capy.emulator.control import EmulatorControl
     from tests.harness.processes import Component
@@ -25,6 +25,7 @@ WAYS = (
     *("op_worker", "op_deferred"),
     *("sensor_poke", "sensor_reschedule", "sensor_deferred"),
     *("group_poke", "group_deferred"),
+    "dispatch",
 )
 
 ROOMY = {
@@ -70,6 +71,7 @@ class Lab:
     airflow: LocalAirflow
     capy: EmulatorControl
     extra_dags: Path
+    flags: Path
     side_by_side: int
 
 
@@ -93,8 +95,8 @@ PLANS = {
 
 
 @contextmanager
-def lab(name: str, home: Path) -> Iterator[Lab]:
-    """Run an Airflow and an emulator for the length of a `with` block.
+def lab(name: str, home: Path, dag_ids: Collection[str]) -> Iterator[Lab]:
+    """Run an Airflow with these DAGs, and an emulator, for the length of a `with` block.
 
     On PostgreSQL: SQLite gives a new trigger the id of an old one, and answers "locked" to clicks at the same time.
     """
@@ -103,17 +105,18 @@ def lab(name: str, home: Path) -> Iterator[Lab]:
         capy = stack.enter_context(EmulatorProcess()).control
         capy.script(life="forever")
         database = stack.enter_context(Postgres()).url("airflow")
-        extra = home / "removable"
+        extra, flags = home / "removable", home / "flags"
         extra.mkdir(parents=True)
-        for way in WAYS:
-            shutil.copy(DAGS / "ways.py", extra / f"removed_{way}.py")
-        shutil.copy(DAGS / "ways.py", extra / "backstop.py")
+        flags.mkdir()
+        for copy in {_file_of(dag_id) for dag_id in dag_ids} - {"ways"}:
+            shutil.copy(DAGS / "ways.py", extra / f"{copy}.py")
         # Longer than any answer of the matrix: what a lost answer does is not the question here.
         good = capy.connection_json(timeout=120)
         env = {
             **ROOMY,
             "AIRFLOW_CONN_CAPY_DEFAULT": good,
             "AIRFLOW_CONN_CAPY_WORKERS_ONLY": good,
+            "CANCEL_DAGS": " ".join(sorted(dag_ids)),
             # The processes start elsewhere, and must run the code of this tree.
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
@@ -132,4 +135,11 @@ def lab(name: str, home: Path) -> Iterator[Lab]:
         )
         stack.enter_context(airflow)
         airflow.request("POST", "/pools", json={"name": "closed", "slots": 0})
-        yield Lab(name, airflow, capy, extra, plan.side_by_side)
+        yield Lab(name, airflow, capy, extra, flags, plan.side_by_side)
+
+
+def _file_of(dag_id: str) -> str:
+    """Return which file holds a DAG: one of its own for what is done to files, the common one for all others."""
+    if dag_id.startswith("removed_"):
+        return dag_id
+    return "backstop" if dag_id.endswith("__backstop") else "ways"

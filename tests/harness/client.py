@@ -174,6 +174,12 @@ class AirflowClient:
         response = self._http.get(f"/api/v2{path}", params={"map_index": map_index, "deserialize": False})
         return None if response.status_code == httpx.codes.NOT_FOUND else self._decode(response)["value"]
 
+    def stored(self, dag_id: str, run_id: str, task_id: str, key: str, map_index: int = -1) -> Any:
+        """Return the value a task keeps in its state store, or None when there is none (yet)."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/state-store/{key}"
+        response = self._http.get(f"/api/v2{path}", params={"map_index": map_index})
+        return None if response.status_code == httpx.codes.NOT_FOUND else self._decode(response)["value"]
+
     def extra_links(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, str | None]:
         """Return the operator's links by name, as the buttons of the task's page show them."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/links"

@@ -1,0 +1,1 @@
+"""Hears the end of every run and task instance, and stops the threads that nobody answers for any more."""

@@ -1,0 +1,109 @@
+"""Which threads of a run that has ended are to be stopped. Pure: it is told what the records say, and asks nobody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from airflow_provider_capy.lifecycle import Fate
+from airflow_provider_capy.records import OPEN, ThreadRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_OVER = frozenset({"failed", "success", "skipped", "upstream_failed", "removed"})
+
+
+class Cause(str, Enum):
+    """How a run or a task instance came to its end."""
+
+    RUN_MARKED_FAILED = "the run was marked failed"
+    RUN_MARKED_SUCCESS = "the run was marked success"
+    RUN_FAILED = "the run failed"
+    RUN_SUCCEEDED = "the run is over"
+    TASK_MARKED = "the task instance was marked by a person"
+    TASK_LOST = "the task instance is over, and its process left the thread behind"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A task instance's record, and how task instance and run stand.
+
+    Attributes:
+        row_id: of the row in Airflow's task state store.
+        stored: the row's value, as it was read.
+        record: the same, understood.
+        dag_id: the DAG.
+        run_id: the run.
+        task_id: the task.
+        map_index: ``-1`` when it is not mapped.
+        task_state: Airflow's; ``None`` when it has not begun, or was deleted.
+        run_state: Airflow's.
+    """
+
+    row_id: int
+    stored: str
+    record: ThreadRecord
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    task_state: str | None
+    run_state: str
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no process of this task goes on with the thread."""
+        return self.run_state in {"failed", "success"} or self.task_state in _OVER
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A thread to be stopped.
+
+    Attributes:
+        row: whose record calls for it.
+        rows: every record of the run that names the thread: all of them have to know.
+        cause: why.
+    """
+
+    row: Row
+    rows: tuple[Row, ...]
+    cause: Cause
+
+
+def stops(rows: Sequence[Row], causes: Iterable[tuple[Cause, str | None, int]]) -> list[Stop]:
+    """Return what is to be stopped, each thread once.
+
+    Args:
+        rows: all records of one run.
+        causes: what has ended: a cause, and for one that befell a task instance, its task and map index.
+    """
+    found: dict[str | int, Stop] = {}
+    for cause, task_id, map_index in causes:
+        for row in rows:
+            if task_id is not None and (row.task_id, row.map_index) != (task_id, map_index):
+                continue
+            if row.is_over and _calls_for_stop(row, rows, cause):
+                thread_id = row.record.thread_id
+                same = [other for other in rows if thread_id and other.record.thread_id == thread_id]
+                found.setdefault(thread_id or row.row_id, Stop(row, tuple(same or [row]), cause))
+    return list(found.values())
+
+
+def _calls_for_stop(row: Row, rows: Sequence[Row], cause: Cause) -> bool:
+    record = row.record
+    if record.fate not in OPEN or not record.may_stop:
+        return False
+    if record.fate is Fate.DISPATCHED:
+        return cause in {Cause.RUN_MARKED_FAILED, Cause.TASK_MARKED}
+    if cause is Cause.TASK_MARKED or not record.owner:
+        return True
+    # A thread that a group's create has handed on is its wait's, which may only be about to begin.
+    return cause is not Cause.TASK_LOST and _owner_of(row, rows) is None
+
+
+def _owner_of(row: Row, rows: Sequence[Row]) -> Row | None:
+    wanted = (row.record.owner, row.map_index, row.record.thread_id)
+    return next((other for other in rows if (other.task_id, other.map_index, other.record.thread_id) == wanted), None)

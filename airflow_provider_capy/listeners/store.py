@@ -1,0 +1,117 @@
+"""The records in Airflow's metadata database, as API server and scheduler reach them: read by run, written by comparison."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.models.dagrun import DagRun
+from airflow.models.log import Log
+from airflow.models.task_state_store import TaskStateStoreModel
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from sqlalchemy import and_, func, or_, select, update
+
+from airflow_provider_capy.exceptions import CapyReferenceError
+from airflow_provider_capy.listeners.decisions import Row
+from airflow_provider_capy.records import STORE_KEY, ThreadRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.sql.elements import ColumnElement
+
+_TASK_OVER = ("failed", "success", "skipped", "upstream_failed", "removed")
+_RUN_OVER = ("failed", "success")
+# Whoever has heard an end has this long to see to it before a sweep does; ends of a week ago are nobody's any more.
+_HEARD_WITHIN = timedelta(seconds=60)
+_MISSED_WITHIN = timedelta(days=7)
+# How far apart the audit log's line of a click and the run's end may lie.
+_SAME_CLICK = timedelta(seconds=60)
+_PERSON_MARKED_RUN = ("patch_dag_run", "bulk_dag_runs")
+
+
+def _rows(where: ColumnElement[bool]) -> list[Row]:
+    store, ti = TaskStateStoreModel, TaskInstance
+    same = and_(
+        ti.dag_id == store.dag_id,
+        ti.run_id == store.run_id,
+        ti.task_id == store.task_id,
+        ti.map_index == store.map_index,
+    )
+    query = (
+        select(
+            *(store.id, store.value, store.dag_id, store.run_id, store.task_id, store.map_index),
+            *(ti.state.label("task_state"), DagRun.state.label("run_state")),
+        )
+        .join(DagRun, DagRun.id == store.dag_run_id)
+        .join(ti, same, isouter=True)
+        .where(store.key == STORE_KEY, where)
+    )
+    with create_session(scoped=False) as session:
+        found = session.execute(query).all()
+    rows = []
+    for row in found:
+        try:
+            record = ThreadRecord.read(json.loads(row.value))
+        except (CapyReferenceError, ValueError):
+            continue
+        if record is not None:
+            place = (row.dag_id, row.run_id, row.task_id, row.map_index)
+            rows.append(Row(row.id, row.value, record, *place, row.task_state, str(row.run_state)))
+    return rows
+
+
+def of_run(dag_id: str, run_id: str) -> list[Row]:
+    """Return the records of one run; one query by an index."""
+    return _rows(and_(TaskStateStoreModel.dag_id == dag_id, TaskStateStoreModel.run_id == run_id))
+
+
+def left_open() -> list[Row]:
+    """Return the records that may still call for a stop although their run, or their task instance, has ended."""
+    store, now = TaskStateStoreModel, datetime.now(timezone.utc)
+    held = or_(store.value.like('%"held"%'), store.value.like('%"stopping"%'))
+    # A cancelled backfill fails its queued runs without giving them an end.
+    run_ended = func.coalesce(DagRun.end_date, DagRun.updated_at)
+    run_over = and_(DagRun.state.in_(_RUN_OVER), run_ended.between(now - _MISSED_WITHIN, now - _HEARD_WITHIN))
+    task_over = and_(TaskInstance.state.in_(_TASK_OVER), TaskInstance.end_date < now - _HEARD_WITHIN)
+    cancelled = and_(DagRun.state == "failed", store.value.like('%"dispatched"%'))
+    return _rows(or_(and_(held, or_(run_over, and_(DagRun.state == "running", task_over))), and_(cancelled, run_over)))
+
+
+def was_marked_failed(dag_id: str, run_id: str) -> bool:
+    """Say whether it was a person who ended a run, as Airflow's audit log tells."""
+    with create_session(scoped=False) as session:
+        end = session.scalar(select(DagRun.end_date).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+        if end is None:
+            return False
+        query = select(Log.id).where(
+            Log.dttm.between(end - _SAME_CLICK, end + _SAME_CLICK),
+            Log.event.in_(_PERSON_MARKED_RUN),
+            Log.extra.like("%failed%"),
+            or_(and_(Log.dag_id == dag_id, Log.run_id == run_id), Log.extra.contains(run_id, autoescape=True)),
+        )
+        return session.scalar(query.limit(1)) is not None
+
+
+def compare_and_set(changes: Iterable[tuple[Row, ThreadRecord]]) -> list[bool]:
+    """Write records, each only if its row still holds what was read.
+
+    Returns:
+        for each whether it was written.
+    """
+    written = []
+    store = TaskStateStoreModel
+    with create_session(scoped=False) as session:
+        for row, record in changes:
+            query = update(store).where(store.id == row.row_id, store.value == row.stored)
+            query = query.values(value=dumped(record), updated_at=datetime.now(timezone.utc))
+            result: Any = session.execute(query.execution_options(synchronize_session=False))
+            written.append(bool(result.rowcount))
+    return written
+
+
+def dumped(record: ThreadRecord) -> str:
+    """Return a record as Airflow stores it."""
+    return json.dumps(record.model_dump(mode="json"))

@@ -1,0 +1,1 @@
+"""The provider's plugins, which Airflow loads by itself."""

@@ -1,0 +1,77 @@
+"""The wait of a ``capy_thread`` group: a sensor that answers for its thread as the operator does that waits itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_capy.exceptions import CapyError
+from airflow_provider_capy.lifecycle import Fate, Outcome
+from airflow_provider_capy.operators.owning import STOP_TIMEOUT
+from airflow_provider_capy.sensors.thread import CapyThreadSensor
+from airflow_provider_capy.tasking import SHARED_KEY, final
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_capy.events import WaitEvent
+
+# After these no look will find anything else: only a new thread helps, which this task cannot start.
+_FOR_GOOD = frozenset({Outcome.ARCHIVED, Outcome.TASK_ERROR})
+
+
+class CapyThreadWait(CapyThreadSensor):
+    """Wait for the thread that another task of the group started, and stop it when nobody will wait for it any more.
+
+    Unlike a lone sensor it stops the thread on its timeout and on its last failure. A blocked thread is left for its
+    person. What no retry of this task can mend (archived, gone, a failed task, a wrong argument) is not retried: the
+    message says to clear the task that starts the thread.
+
+    Args:
+        create_task_id: the task that starts the thread.
+        **kwargs: of :class:`~airflow_provider_capy.sensors.thread.CapyThreadSensor`.
+    """
+
+    _is_shared = False
+
+    def __init__(self, *, create_task_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.create_task_id = create_task_id
+
+    def _know(self, context: Context) -> None:
+        super()._know(context)
+        ti: Any = context["ti"]
+        self._is_shared = bool(ti.xcom_pull(task_ids=self.create_task_id, key=SHARED_KEY, map_indexes=ti.map_index))
+
+    @property
+    def _may_stop(self) -> bool:
+        return self.stop_on_kill and not self._is_shared
+
+    def _failed(self, context: Context, error: BaseException, event: WaitEvent | None = None) -> BaseException:
+        gone = event is not None and event.failure is not None and event.failure.status_code == 404
+        helpless = event is None or event.outcome in _FOR_GOOD or gone
+        if helpless and isinstance(error, CapyError):
+            error = final(error)
+        return super()._failed(context, error, event)
+
+    def _fate(self, context: Context, event: WaitEvent | None, *, again: bool) -> str:
+        anew = f"Clear {self.create_task_id} to start a new one"
+        gone = event is not None and event.failure is not None and event.failure.status_code == 404
+        if again:
+            self._remember(context, fate=Fate.HELD)
+            return "It was left as it is; a retry waits for it again"
+        if gone or (event is not None and event.outcome in _FOR_GOOD):
+            self._remember(context, fate=Fate.DECIDED)
+            return anew
+        if event is not None and event.outcome is Outcome.BLOCKED:
+            self._remember(context, fate=Fate.DECIDED)
+            return f"It was left for its person; clear {self.task_id} once somebody has answered"
+        if self._at_stake is None:
+            return anew
+        if not self._may_stop:
+            self._remember(context, fate=Fate.DECIDED)
+            return "It was left running, since stop_on_kill is off or another task started it"
+        self._remember(context, fate=Fate.STOPPING, stopped_by=f"{self.task_id} failed for good")
+        is_over, words = self._stop_confirmed(self._at_stake, STOP_TIMEOUT)
+        if is_over:
+            self._remember(context, fate=Fate.STOPPED)
+        return f"{words[0].upper()}{words[1:]}. {anew}"

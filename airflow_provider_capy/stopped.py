@@ -1,0 +1,50 @@
+"""A thread that was stopped reads ``ready`` like a finished one: this tells a task that waited for it which it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_capy.exceptions import CapyThreadStoppedError
+from airflow_provider_capy.tasking import STOPPED_KEY
+
+if TYPE_CHECKING:
+    from airflow_provider_capy.records import ThreadRecord
+
+
+def stopped_error(
+    context: Any, task: Any, record: ThreadRecord | None, thread_id: str
+) -> CapyThreadStoppedError | None:
+    """Return what a wait fails with when its thread rests because somebody stopped it; ``None`` when nobody did.
+
+    Args:
+        context: of the task.
+        task: the one that waits.
+        record: what its store holds by now: whoever stops a thread leaves word there.
+        thread_id: the thread.
+    """
+    if record is not None and record.thread_id == thread_id and record.was_stopped:
+        by = record.stopped_by or "somebody"
+    elif stop := _stop_task(context["ti"], task, thread_id):
+        by = f"task {stop} of this run"
+    else:
+        return None
+    return CapyThreadStoppedError(
+        f"Thread {thread_id} was stopped ({by}), so its ready is no success; it was left as it is. Clear the task that "
+        "starts it to start a new one, or mark this task as success if the thread has done its work",
+        thread_id=thread_id,
+        thread_url=record.thread_url if record is not None else "",
+    )
+
+
+def _stop_task(ti: Any, task: Any, thread_id: str) -> str:
+    """Return the id of the stop task of this run that stopped the thread; those can write into no record but their own."""
+    from airflow_provider_capy.operators.stop import CapyStopThreadOperator
+
+    # Mapped ones as well, whichever of their instances it was.
+    kinds = {other.task_id: getattr(other, "operator_class", type(other)) for other in task.dag.tasks}
+    for stop in (task_id for task_id, kind in kinds.items() if issubclass(kind, CapyStopThreadOperator)):
+        # One instance gives its list, several give a list of lists.
+        word = ti.xcom_pull(task_ids=stop, key=STOPPED_KEY)
+        if any(thread_id == item or thread_id in item for item in word or () if item):
+            return str(stop)
+    return ""
