@@ -14,6 +14,8 @@ from airflow.sdk.exceptions import (
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
+    TaskDeferralError,
+    TaskDeferralTimeout,
 )
 
 from airflow_provider_capy.exceptions import CapyInputError, CapyRequestError, CapyThreadError
@@ -121,26 +123,29 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         """Wait here, come again later, or hand the wait to the triggerer when the first look does not end it."""
         try:
             self._know(context)
-            self.poke_interval = as_seconds("poke_interval", self.poke_interval, least=0.0)
-            self.timeout = as_seconds("timeout", self.timeout, least=0.0)
-            self.thread_id = as_thread_id(self.thread_id)
-            checked_on_blocked(self.on_blocked)
-            self._publish(context, self.thread_id, self.hook.thread_url(self.thread_id, self.project_id))
-            self._hold(context)
-            if self.deferrable:
-                event = self._look_or_defer(context)
-            elif self.reschedule:
-                event = self._look_or_come_again(context)
-            else:
-                event = self._wait_here(context, self._the_wait(time.time() + self.timeout))
+            try:
+                event = self._wait_for_end(context)
+            except _SEEN_BY_NO_LOOK as error:
+                raise self._failed(context, error) from error.__cause__
             return self._conclude(context, event)
-        except _SEEN_BY_NO_LOOK as error:
-            raise self._failed(context, error) from error.__cause__
         except (AirflowException, CapyThreadError):
             self._leave_word_of_kill()
             raise
         finally:
             self._close()
+
+    def _wait_for_end(self, context: Context) -> WaitEvent:
+        self.poke_interval = as_seconds("poke_interval", self.poke_interval, least=0.0)
+        self.timeout = as_seconds("timeout", self.timeout, least=0.0)
+        self.thread_id = as_thread_id(self.thread_id)
+        checked_on_blocked(self.on_blocked)
+        self._publish(context, self.thread_id, self.hook.thread_url(self.thread_id, self.project_id))
+        self._hold(context)
+        if self.deferrable:
+            return self._look_or_defer(context)
+        if self.reschedule:
+            return self._look_or_come_again(context)
+        return self._wait_here(context, self._the_wait(time.time() + self.timeout))
 
     def _know(self, context: Context) -> None:
         """Keep what a kill and the end of the wait have to know."""
@@ -229,17 +234,14 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the trigger; what the triggerer could not finish is told as every other failure."""
         try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except (AirflowSkipException, CapyThreadError):
-            raise
-        except Exception as error:
-            if next_method != "__fail__":
-                raise
+            # Past the base sensor, which applies soft_fail and never_fail otherwise than where it pokes.
+            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralError as error:
             self._know(context)
             self._at_stake = str(self.thread_id)
-            error.args = (f"The triggerer could not go on: {error}",)
+            kind = AirflowSensorTimeout if isinstance(error, TaskDeferralTimeout) else type(error)
             try:
-                raise self._failed(context, error) from error.__cause__
+                raise self._failed(context, kind(f"The triggerer could not go on: {error}")) from error.__cause__
             finally:
                 self._close()
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from airflow_provider_capy.creating import PATIENCE
 from airflow_provider_capy.exceptions import CapyError
 from airflow_provider_capy.identity import REFUSED, Action, Attempt, Record, decide
+from airflow_provider_capy.lifecycle import Fate
 from tests.property.model import Capy, Crash, Store
 from tests.unit.starts import start
 
@@ -26,7 +27,7 @@ records = st.builds(
     generation=st.integers(0, 5),
     clear_number=st.integers(0, 3),
     max_tries=st.none() | st.integers(0, 5),
-    running=st.booleans(),
+    fate=st.none() | st.sampled_from(Fate),
     project_id=st.just("prj"),
     intended_at=st.just(1.0),
     thread_id=st.none() | st.just("jam_1"),
@@ -45,7 +46,7 @@ def started_nothing(record: Record) -> bool:
 def test_a_thread_that_may_be_at_work_is_never_left_behind(record: Record, attempt: Attempt) -> None:
     decision = decide(record, attempt)
     if decision.action is Action.CREATE:
-        assert started_nothing(record) or (record.succeeded and not record.ended)
+        assert started_nothing(record) or (record.succeeded and not record.ended and not record.was_stopped)
 
 
 @given(records, attempts)
@@ -59,7 +60,7 @@ def test_a_reference_is_used_again_only_when_nothing_of_ours_carries_it(record: 
 
 @given(records, attempts)
 def test_without_a_clear_only_a_bad_end_makes_a_new_thread(record: Record, attempt: Attempt) -> None:
-    if attempt.clear_number == record.clear_number and not record.ended:
+    if attempt.clear_number == record.clear_number and not record.ended and not record.was_stopped:
         assert decide(record, attempt).action in {Action.REATTACH, Action.LOOK_UP}
 
 
@@ -105,9 +106,7 @@ tries = st.builds(
     lag=st.floats(0.0, PATIENCE.index_lag - 5.0),
     broken_from=st.none() | st.integers(0, 3),
     deaf=st.sampled_from([False, False, False, False, True]),
-    goes=st.sampled_from(
-        ["dies", "poll_failed", "archived", "timeout", "timeout_unstopped", "deferred_dies", "succeeds"]
-    ),
+    goes=st.sampled_from(["dies", "dies", "archived", "timeout", "timeout_unstopped", "cancelled", "succeeds"]),
 )
 
 
@@ -117,7 +116,6 @@ class Task:
     def __init__(self) -> None:
         self.capy, self.store = Capy(), Store()
         self.clear_number, self.max_tries = 0, 2
-        self.was_running = False
         self.problems: list[str] = []
 
     def play(self, plan: Try) -> None:
@@ -130,7 +128,6 @@ class Task:
         }
         self.store.die_at, self.store.broken_from, self.store.writes = plan.dies, plan.broken_from, 0
         self.store.deaf = plan.deaf
-        self.was_running = True
         before = len(self.capy.threads)
         try:
             record = self.start().get()
@@ -161,7 +158,7 @@ class Task:
         self.capy.now += 5.0
         if before != "retry":
             self.clear_number += 1
-        if before == "clear" and not self.was_running:
+        if before == "clear":
             self.max_tries += 1
 
     def _failed_openly(self, error: CapyError, before: int) -> None:
@@ -183,11 +180,10 @@ class Task:
         elif goes == "succeeds":
             thread.run_state = "ready"
             store.update(thread_id=thread.id, succeeded=True)
-        if goes in {"deferred_dies", "poll_failed"}:
-            store.update(thread_id=thread.id, running=False)
-            self.was_running = False
-        elif goes != "dies":
-            self.was_running = False
+        elif goes == "cancelled":
+            # Whoever ends the run leaves word, and stops it; the record of the create may be all that it has found.
+            store.update(thread_id=thread.id, fate=Fate.STOPPING, stopped_by="the run was marked failed")
+            thread.run_state, thread.stopped = "ready", True
 
     def check(self) -> None:
         threads, record = self.capy.threads, self.store.record

@@ -73,6 +73,7 @@ class Hook:
     """What a start needs of a hook."""
 
     client: CapyClient
+    capy_conn_id: str = "capy_default"
 
     def thread_url(self, thread_id: str, project_id: str | None) -> str:
         return f"https://capy.example/{project_id}/{thread_id}"
@@ -88,7 +89,7 @@ def start(client: Any, store: MemoryStore | None, **changes: Any) -> ThreadStart
     prompt = changes.pop("prompt", "Fix the tests")
     known: dict[str, Any] = {
         "hook": Hook(client),
-        "store": RecordStore(store),
+        "store": RecordStore(store, Record),
         "task": TASK,
         "clear_number": 0,
         "max_tries": 2,

@@ -13,7 +13,7 @@ from airflow_provider_capy import flow as flows
 from airflow_provider_capy.api.calls import get_thread
 from airflow_provider_capy.api.retry import RetryLimits
 from airflow_provider_capy.exceptions import CapyError, CapyNotFoundError, CapyRequestError
-from airflow_provider_capy.flow import Ask, Flow, Pause, arun, run, run_all
+from airflow_provider_capy.flow import Ask, Flow, Pause, SharedClient, arun, arun_all, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,30 +99,54 @@ class Shared:
     """One Capy for several flows, each of which asks for threads of its own."""
 
     def __init__(self, courses: list[list[tuple[str, Any]]]) -> None:
-        self.clients = {f"flow{number}": Scripted(course) for number, course in enumerate(courses)}
+        self.clients = {f"flow{number}": ScriptedAsync(course) for number, course in enumerate(courses)}
+        self.closed = 0
 
-    def send(self, call: Any, retry: RetryLimits | None) -> Any:
-        return self.clients[call.path.rpartition("/")[2].partition("_")[0]].send(call, retry)
+    async def send(self, call: Any, retry: RetryLimits | None = None) -> Any:
+        return await self.clients[call.path.rpartition("/")[2].partition("_")[0]].send(call, retry)
+
+    async def close(self) -> None:
+        self.closed += 1
 
 
 @given(st.lists(steps, max_size=4), st.booleans())
 def test_flows_beside_each_other_end_as_each_does_alone(courses: list[list[tuple[str, Any]]], forgiving: bool) -> None:
-    shared, slept = Shared(courses), []
+    shared = Shared(courses)
     seen: list[list[Any]] = [[] for _ in courses]
     flows_ = [
         procedure(course, seen[number], forgiving=forgiving, name=f"flow{number}")
         for number, course in enumerate(courses)
     ]
-    ends = run_all(flows_, shared, slept.append)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flows, "SharedClient", lambda _: shared)
+        ends = asyncio.run(arun_all(flows_, None))  # type: ignore[arg-type]
     together = [(seen[number], client.asked, ends[number]) for number, client in enumerate(shared.clients.values())]
-    pauses: list[float] = [0.0]
     alone = []
     for number, course in enumerate(courses):
-        told, asked, paused, end = trace(course, forgiving, Scripted, run, name=f"flow{number}")
+        told, asked, _, end = trace(course, forgiving, Scripted, run, name=f"flow{number}")
         alone.append((told, asked, end))
-        pauses.append(sum(paused))
     assert together == alone
-    assert sum(slept) == pytest.approx(max(pauses))
+    assert shared.closed == 1
+
+
+async def test_a_shared_client_has_no_more_in_flight_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        now = most = 0
+
+        def __init__(self, _: Any, limits: Any) -> None:
+            assert limits.max_connections is None
+
+        async def send(self, call: Any, _: Any) -> Any:
+            Slow.now += 1
+            Slow.most = max(Slow.most, Slow.now)
+            await asyncio.sleep(0.005)
+            Slow.now -= 1
+            return call
+
+    monkeypatch.setattr("airflow_provider_capy.api.AsyncCapyClient", Slow)
+    client = SharedClient(None, in_flight=3)  # type: ignore[arg-type]
+    assert await asyncio.gather(*(client.send(number) for number in range(20))) == list(range(20))  # type: ignore[arg-type]
+    assert Slow.most == 3
 
 
 def test_pauses_are_slept() -> None:

@@ -96,7 +96,7 @@ def test_the_reference_is_the_prompts_last_line():
 
 RETRY = Attempt(clear_number=0, max_tries=2)
 CLEARED = Attempt(clear_number=1, max_tries=3)
-CLEARED_WHILE_RUNNING = Attempt(clear_number=1, max_tries=2)
+NEIGHBOUR_CLEARED = Attempt(clear_number=1, max_tries=2)
 CREATE, LOOK_UP, REATTACH, REPLACE = Action.CREATE, Action.LOOK_UP, Action.REATTACH, Action.REPLACE
 
 
@@ -110,7 +110,8 @@ CREATE, LOOK_UP, REATTACH, REPLACE = Action.CREATE, Action.LOOK_UP, Action.REATT
         ({"thread_id": "t"}, RETRY, Decision(REATTACH, 1)),
         ({"thread_id": "t", "succeeded": True}, RETRY, Decision(REATTACH, 1)),
         ({"thread_id": "t"}, CLEARED, Decision(REPLACE, 1)),
-        ({"thread_id": "t"}, CLEARED_WHILE_RUNNING, Decision(REPLACE, 1)),
+        ({"thread_id": "t"}, NEIGHBOUR_CLEARED, Decision(REATTACH, 1)),
+        ({}, NEIGHBOUR_CLEARED, Decision(LOOK_UP, 0)),
         ({}, CLEARED, Decision(REPLACE, 1)),
         ({"thread_id": "t", "succeeded": True}, CLEARED, Decision(CREATE, 1)),
         ({"thread_id": "t", "ended": "archived"}, RETRY, Decision(REPLACE, 1)),
@@ -121,8 +122,11 @@ CREATE, LOOK_UP, REATTACH, REPLACE = Action.CREATE, Action.LOOK_UP, Action.REATT
         ({"thread_id": "t", "shared": True}, RETRY, Decision(REATTACH, 1)),
         ({"thread_id": "t", "shared": True}, CLEARED, Decision(CREATE, 0)),
         ({"thread_id": "t", "shared": True, "ended": "timeout"}, RETRY, Decision(CREATE, 0)),
-        ({"thread_id": "t", "running": False}, CLEARED_WHILE_RUNNING, Decision(REATTACH, 1)),
-        ({"thread_id": "t", "running": False}, CLEARED, Decision(REPLACE, 1)),
+        ({"thread_id": "t", "fate": "stopped"}, RETRY, Decision(REPLACE, 1)),
+        ({"thread_id": "t", "fate": "stopping"}, NEIGHBOUR_CLEARED, Decision(REPLACE, 1)),
+        ({"thread_id": "t", "fate": "stopped", "succeeded": True}, CLEARED, Decision(REPLACE, 1)),
+        ({"thread_id": "t", "fate": "dispatched"}, RETRY, Decision(REATTACH, 1)),
+        ({"fate": "stopping"}, RETRY, Decision(REPLACE, 1)),
     ],
     ids=[
         "first try",
@@ -131,8 +135,9 @@ CREATE, LOOK_UP, REATTACH, REPLACE = Action.CREATE, Action.LOOK_UP, Action.REATT
         "an intent without an id: look up, same generation",
         "retry reattaches",
         "retry of a success that was not reported any more",
-        "clear while deferred replaces",
-        "clear while running replaces",
+        "clear replaces",
+        "another task of the run was cleared: reattach",
+        "another task of the run was cleared after an intent without an id: look up",
         "clear with an intent only: it is looked up and replaced",
         "clear after success: a second thread, nothing to stop",
         "ended badly: the next generation",
@@ -143,8 +148,11 @@ CREATE, LOOK_UP, REATTACH, REPLACE = Action.CREATE, Action.LOOK_UP, Action.REATT
         "retry with a shared thread",
         "clear with a shared thread: its reference decides again, nothing is stopped",
         "a shared thread that ended badly: its reference decides again",
-        "another task of the run was cleared while this one was not running",
-        "this task was cleared while it was not running",
+        "somebody has stopped it: its ready is no success",
+        "somebody is about to stop it, and another task was cleared",
+        "it was dispatched, and stopped when its run was cancelled",
+        "a dispatch that was not reported any more",
+        "an intent that somebody has stopped is looked up and replaced",
     ],
 )
 def test_decision(left, attempt, expected):
@@ -154,13 +162,13 @@ def test_decision(left, attempt, expected):
 
 @pytest.mark.parametrize(("retries", "cleared"), [(2, False), (1, True), (None, True)])
 def test_a_clear_that_counts_from_other_retries_is_one_although_the_sum_is_the_same(retries, cleared):
-    left = record(running=False, max_tries=2, retries=2)
+    left = record(max_tries=2, retries=2)
     assert was_cleared(left, Attempt(clear_number=1, max_tries=2, retries=retries)) is cleared
 
 
 def test_without_max_tries_every_clear_of_the_run_counts():
-    assert was_cleared(record(running=False), CLEARED)
-    assert was_cleared(record(running=False, max_tries=2), Attempt(clear_number=1))
+    assert was_cleared(record(), CLEARED)
+    assert was_cleared(record(max_tries=2), Attempt(clear_number=1))
 
 
 # The one among the hits
@@ -231,7 +239,7 @@ def test_an_own_reference_may_lead_to_an_old_thread():
 
 def test_a_record_survives_the_store():
     full = record(
-        generation=2, clear_number=1, max_tries=3, running=False, thread_id="t", thread_url="u", ended="timeout"
+        generation=2, clear_number=1, max_tries=3, fate="held", owner="g.wait", thread_id="t", ended="timeout"
     )
     assert Record.read(json.loads(json.dumps(full.model_dump(mode="json")))) == full
 

@@ -147,18 +147,73 @@ def test_airflow_is_asked_for_this_very_task_instance(
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
     assert ask(ti).state == state
     [question] = comms.asked
-    assert (question.dag_id, question.run_ids, question.task_ids, question.map_index) == (
-        "dag",
-        ["run"],
-        ["group.task"],
-        ti.map_index,
-    )
+    assert (question.dag_id, question.run_ids, question.task_ids) == ("dag", ["run"], ["group.task"])
+    # A trigger asks for all map indexes at once, since others of the same run may be killed with it.
+    assert question.map_index == (None if ask is from_trigger else ti.map_index)
 
 
 @ASK
 def test_without_a_supervisor_nobody_knows(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(task_runner, "SUPERVISOR_COMMS", raising=False)
     assert ask(TI).state == "unknown"
+
+
+class Run:
+    """A supervisor that answers each question about what it names, after a moment."""
+
+    def __init__(self) -> None:
+        self.asked: list[GetTaskStates] = []
+        self.was_asked = asyncio.Event()
+
+    async def asend(self, message: GetTaskStates) -> Any:
+        self.asked.append(message)
+        self.was_asked.set()
+        await asyncio.sleep(0.05)
+        [run] = message.run_ids or []
+        of_tasks = {
+            task_key(task_id, index): f"{run} {task_id} {index}" for task_id in message.task_ids for index in range(3)
+        }
+        return TaskStatesResult(task_states={run: of_tasks})
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    run = Run()
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", run, raising=False)
+    return run
+
+
+def instances(run_id: str) -> list[Any]:
+    return [
+        SimpleNamespace(dag_id="dag", run_id=run_id, task_id=task_id, map_index=index)
+        for task_id in ("a", "b")
+        for index in range(3)
+    ]
+
+
+async def test_the_triggers_of_a_run_share_one_question(run: Run) -> None:
+    asking = [*instances("one"), *instances("two")]
+    answers = await asyncio.gather(*map(ask_from_trigger, asking))
+    assert [answer.state for answer in answers] == [f"{ti.run_id} {ti.task_id} {ti.map_index}" for ti in asking]
+    assert [(question.run_ids, question.task_ids) for question in run.asked] == [
+        (["one"], ["a", "b"]),
+        (["two"], ["a", "b"]),
+    ]
+
+
+async def test_whoever_comes_after_a_question_was_sent_asks_anew(run: Run) -> None:
+    first = asyncio.ensure_future(ask_from_trigger(TI))
+    await asyncio.wait_for(run.was_asked.wait(), 30)
+    await ask_from_trigger(TI)
+    await first
+    assert len(run.asked) == 2
+
+
+async def test_a_trigger_that_ends_takes_no_answer_from_the_others(run: Run) -> None:
+    first, second = (asyncio.ensure_future(ask_from_trigger(ti)) for ti in instances("one")[:2])
+    await asyncio.sleep(0.01)
+    first.cancel()
+    assert ((await second).state, len(run.asked)) == ("one a 1", 1)
 
 
 def test_a_trigger_without_a_task_instance_asks_nobody() -> None:

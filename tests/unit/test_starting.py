@@ -23,6 +23,7 @@ from airflow_provider_capy.exceptions import (
     CapyUnauthorizedError,
 )
 from airflow_provider_capy.identity import REFUSED, STORE_KEY, TaskIdentity
+from airflow_provider_capy.lifecycle import Fate
 from tests.unit.starts import LOG, PROJECT, QUICK, MemoryStore, settings_for, start
 
 if TYPE_CHECKING:
@@ -85,6 +86,34 @@ def test_the_intent_is_stored_before_the_create_and_the_id_after_it(attempt, sto
     assert seen[0] is not None
     assert seen[0].thread_id is None
     assert len(store.retentions) == 2
+
+
+def test_a_record_tells_whoever_ends_the_run_what_it_needs(attempt, store) -> None:
+    attempt(owner="group.wait", stop_on_kill=False)
+    kept = store.record
+    assert (kept.capy_conn_id, kept.project_id, kept.owner, kept.may_stop) == (
+        "capy_default",
+        PROJECT,
+        "group.wait",
+        False,
+    )
+    assert (kept.fate, kept.stopped_by) == (Fate.HELD, "")
+
+
+def test_a_retry_that_reattaches_holds_the_thread_again(attempt, store) -> None:
+    attempt()
+    remember(store, fate=Fate.DISPATCHED)
+    attempt(stop_on_kill=False)
+    assert (store.record.fate, store.record.stop_on_kill) == (Fate.HELD, False)
+
+
+def test_a_thread_that_somebody_has_stopped_is_replaced(attempt, store, capy_emulator) -> None:
+    capy_emulator.script(life="forever")
+    first = attempt()
+    remember(store, fate=Fate.STOPPED, stopped_by="the run was marked failed")
+    second = attempt()
+    assert ids(capy_emulator) == [first.thread_id, second.thread_id]
+    assert (store.record.fate, store.record.stopped_by) == (Fate.HELD, "")
 
 
 def test_a_record_lives_as_long_as_its_run(attempt, store) -> None:
@@ -313,11 +342,10 @@ def test_a_clear_after_success_starts_a_second_thread_and_stops_nothing(attempt,
     assert (second.generation, second.succeeded, second.clear_number) == (1, False, 1)
 
 
-@pytest.mark.parametrize("cleared", [CLEARED, {"clear_number": 1}], ids=["while deferred", "while running"])
-def test_a_clear_of_a_task_at_work_stops_the_old_thread_first(attempt, capy_emulator, cleared) -> None:
+def test_a_clear_of_a_task_at_work_stops_the_old_thread_first(attempt, capy_emulator) -> None:
     capy_emulator.script(life="forever", stop_seconds=0.5)
     attempt()
-    attempt(**cleared)
+    attempt(**CLEARED)
     one, two = capy_emulator.threads()
     assert one["stopped"] < two["created"]
 
@@ -368,7 +396,6 @@ def test_a_thread_that_may_not_be_stopped_and_cannot_be_seen_is_not_replaced(att
 
 def test_a_clear_of_another_task_of_the_run_is_none_of_ours(attempt, store, capy_emulator) -> None:
     first = attempt()
-    remember(store, running=False)
     again = attempt(clear_number=1)
     assert ids(capy_emulator) == [first.thread_id] == [again.thread_id]
     # The number is ours to know by now: the next try is an ordinary retry.
@@ -475,10 +502,13 @@ def test_neighbours_have_nothing_to_do_with_each_other(attempt, capy_emulator, c
     assert ids(capy_emulator) == [first.thread_id, second.thread_id]
 
 
-def test_what_is_not_durable_leaves_no_trace_and_carries_no_line(attempt, store, capy_emulator) -> None:
+def test_what_is_not_durable_carries_no_line_and_is_known_only_to_whoever_ends_the_run(
+    attempt, store, capy_emulator
+) -> None:
     first, second = attempt(durable=False), attempt(durable=False)
     assert [thread["prompt"] for thread in capy_emulator.threads()] == ["Fix the tests"] * 2
-    assert (store.values, ids(capy_emulator)) == ({}, [first.thread_id, second.thread_id])
+    assert ids(capy_emulator) == [first.thread_id, second.thread_id]
+    assert (store.record.thread_id, store.record.reference, store.record.fate) == (second.thread_id, "", Fate.HELD)
 
 
 def test_what_is_not_durable_says_where_a_lost_thread_may_be(attempt, capy_emulator) -> None:

@@ -124,6 +124,20 @@ def test_a_blocked_thread_is_asked_once_because_an_answer_would_wake_it(
     )
 
 
+def test_a_blocked_thread_can_be_spared(drive: Any, capy_emulator: EmulatorControl) -> None:
+    [blocked] = capy_emulator.create(life="blocked", seconds=0)
+    [working] = capy_emulator.create(phases=phases({"run_state": "running"}), age=60)
+    reports = [
+        drive(stop_and_confirm(thread_id, until=time.time() + 20, clock=time.time, spare_blocked=True))
+        for thread_id in (blocked, working)
+    ]
+    assert [(report.result, report.run_state, report.stopped_by_us) for report in reports] == [
+        (Found.ALREADY_SETTLED, "blocked", False),
+        (Found.STOPPED, "ready", True),
+    ]
+    assert [bool(capy_emulator.stops(thread_id)) for thread_id in (blocked, working)] == [False, True]
+
+
 def test_a_ready_that_is_only_a_start_is_asked_and_looked_at_until_it_is_stopped(
     drive: Any, capy_emulator: EmulatorControl
 ) -> None:

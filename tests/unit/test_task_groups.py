@@ -14,19 +14,22 @@ def group(defaults: dict[str, object] | None = None, **arguments: object) -> Cap
         return capy_thread("work", prompt="Hello", **arguments)
 
 
-def test_where_a_task_runs_is_meant_for_all_three() -> None:
-    made = group(queue="agents")
+def test_a_group_is_two_tasks_the_second_of_which_answers_for_the_thread() -> None:
+    made = group()
 
-    assert [task.queue for task in (made.create, made.wait, made.stop)] == ["agents"] * 3
+    assert set(made.children) == {"work.create", "work.wait"}
+    assert made.create.downstream_task_ids == {"work.wait"}
+    assert (made.create.thread_owner, made.wait.create_task_id) == ("work.wait", "work.create")
+    assert [task.is_teardown for task in (made.create, made.wait)] == [False, False]
 
 
-@pytest.mark.parametrize("defaults", [{}, {"pool": "threads", "priority_weight": 1}])
-def test_the_teardown_waits_for_no_slot_that_work_holds(defaults: dict[str, object]) -> None:
-    made = group(defaults, pool="threads")
+@pytest.mark.parametrize(
+    "arguments", [{"queue": "agents"}, {"pool": "threads"}, {"priority_weight": 7}, {"retries": 7}], ids=str
+)
+def test_where_and_how_a_task_runs_is_meant_for_both(arguments: dict[str, object]) -> None:
+    made = group(**arguments)
 
-    assert [task.pool for task in (made.create, made.wait, made.stop)] == ["threads", "threads", "default_pool"]
-    assert made.stop.weight_rule == "absolute"
-    assert made.stop.priority_weight > 1000
+    assert [{name: getattr(task, name) for name in arguments} for task in (made.create, made.wait)] == [arguments] * 2
 
 
 def test_a_dags_default_args_reach_the_group() -> None:
@@ -42,25 +45,18 @@ def test_a_dags_default_args_reach_the_group() -> None:
     }
     made = group(defaults)
 
-    assert {task.capy_conn_id for task in (made.create, made.wait, made.stop)} == {"capy_team"}
-    assert {task.project_id for task in (made.create, made.wait, made.stop)} == {"prj_team"}
-    assert {task.stop_on_kill for task in (made.create, made.wait, made.stop)} == {False}
+    assert {task.capy_conn_id for task in (made.create, made.wait)} == {"capy_team"}
+    assert {task.project_id for task in (made.create, made.wait)} == {"prj_team"}
+    assert {task.stop_on_kill for task in (made.create, made.wait)} == {False}
     assert (made.wait.deferrable, made.wait.poke_interval, made.wait.timeout) == (True, 7, 8)
-    assert (made.wait.on_blocked, made.stop.on_blocked) == ("skip", "skip")
+    assert made.wait.on_blocked == "skip"
     assert (made.create.fail_on_task_error, made.wait.fail_on_task_error) == (True, True)
-    assert made.stop.timeout == 60
 
 
 def test_what_is_given_wins_over_default_args_and_those_over_the_groups_defaults() -> None:
     assert group({"timeout": 8}, timeout=9).wait.timeout == 9
-    assert group({"on_blocked": "skip"}, on_blocked="wait").stop.on_blocked == "wait"
+    assert group({"on_blocked": "skip"}, on_blocked="wait").wait.on_blocked == "wait"
     assert group().wait.timeout == 24 * 60 * 60
-
-
-def test_retries_are_for_create_and_wait_and_the_teardown_keeps_its_own() -> None:
-    made = group(retries=7)
-
-    assert (made.create.retries, made.wait.retries, made.stop.retries) == (7, 7, 3)
 
 
 def test_the_sensors_arguments_reach_the_wait() -> None:
@@ -70,7 +66,7 @@ def test_the_sensors_arguments_reach_the_wait() -> None:
 
 
 def test_a_group_without_a_reference_is_refused() -> None:
-    with pytest.raises(CapyInputError, match="durable: False leaves the group no reference"):
+    with pytest.raises(CapyInputError, match="durable: False leaves nothing by which"):
         group(durable=False)
 
 

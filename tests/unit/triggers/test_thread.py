@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.jobs.triggerer_job_runner import TriggerRunner
 from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import GetTaskStates
+from airflow.sdk.execution_time.comms import GetTaskStates, GetXCom
 from pydantic import SecretStr
 
 from airflow_provider_capy import killing
 from airflow_provider_capy.exceptions import CapyInputError
+from airflow_provider_capy.flow import IN_FLIGHT
+from airflow_provider_capy.triggers import stops
 from airflow_provider_capy.triggers.thread import USER_ACTION, CapyThreadTrigger
 from tests.unit.worker import TASK_ID, Supervisor
 
@@ -63,6 +65,10 @@ async def killed(waiting: CapyThreadTrigger, task: asyncio.Task[Any]) -> None:
         await asyncio.sleep(0.05)
         killing.cancel()
     await killing
+
+
+def questions(supervisor: Supervisor) -> list[GetTaskStates]:
+    return [message for message in supervisor.messages if isinstance(message, GetTaskStates)]
 
 
 async def ended(task: asyncio.Task[Any]) -> None:
@@ -155,8 +161,7 @@ async def test_a_kill_with_stop_on_kill_off_asks_nobody(capy_emulator: EmulatorC
     waiting = trigger(thread_id, stop_on_kill=False)
     task = await running(waiting, capy_emulator)
     await killed(waiting, task)
-    asked = [message for message in supervisor.messages if isinstance(message, GetTaskStates)]
-    assert (capy_emulator.stops(thread_id), asked) == ([], [])
+    assert (capy_emulator.stops(thread_id), questions(supervisor)) == ([], [])
 
 
 async def test_a_kill_after_the_event_was_fired_does_nothing(
@@ -180,15 +185,68 @@ async def test_a_kill_without_a_task_instance_keeps_the_thread(
     await ended(task)
 
 
-async def test_a_kill_that_comes_after_another_triggerer_saw_the_end_keeps_the_thread(
+@pytest.mark.parametrize(
+    ("life", "late", "told", "asks", "kept"),
+    [
+        ({"life": "blocked", "seconds": 0}, False, "blocked", True, True),
+        ({"life": "blocked", "seconds": 0}, False, None, True, False),
+        ({"life": "forever"}, True, "timeout", True, True),
+        ({"life": "forever"}, True, None, True, False),
+        ({"life": "forever"}, False, None, False, False),
+        ({"life": "archived", "seconds": 0}, False, None, False, True),
+    ],
+    ids=["blocked, told", "blocked", "late, told", "late", "at work", "archived"],
+)
+async def test_only_what_another_triggerer_may_have_left_alone_is_asked_for(
+    life: dict[str, Any],
+    late: bool,
+    told: str | None,
+    asks: bool,
+    kept: bool,
+    capy_emulator: EmulatorControl,
+    supervisor: Supervisor,
+) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    waiting = trigger(thread_id, on_blocked="wait", poll_interval=60)
+    task = await running(waiting, capy_emulator)
+    # The triggerer is frozen, and everything that counts happens meanwhile.
+    capy_emulator.set_life(thread_id, **life)
+    waiting.deadline = time.time() - 1 if late else None
+    if told:
+        supervisor.xcoms["thread"] = {"thread_id": thread_id, "outcome": told}
+    await killed(waiting, task)
+    asked = [message for message in supervisor.messages if isinstance(message, GetXCom)]
+    assert (bool(asked), capy_emulator.requests("stopThread") == []) == (asks, kept)
+
+
+@pytest.mark.parametrize("stop_on_kill", [True, False])
+async def test_a_ctrl_c_under_dag_test_stops_the_thread(
+    stop_on_kill: bool, capy_emulator: EmulatorControl, supervisor: Supervisor
+) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    task = await running(trigger(thread_id, ti=None, stop_on_kill=stop_on_kill), capy_emulator)
+    await ended(task)
+    assert bool(capy_emulator.stops(thread_id)) is stop_on_kill
+
+
+async def test_a_triggerer_that_shuts_down_leaves_its_threads(
     capy_emulator: EmulatorControl, supervisor: Supervisor
 ) -> None:
     [thread_id] = capy_emulator.create(life="forever")
-    waiting = trigger(thread_id)
-    task = await running(waiting, capy_emulator)
-    supervisor.xcoms["thread"] = {"thread_id": thread_id, "outcome": "blocked"}
-    await killed(waiting, task)
-    assert capy_emulator.requests("stopThread") == []
+    await ended(await running(trigger(thread_id), capy_emulator))
+    assert (capy_emulator.stops(thread_id), questions(supervisor)) == ([], [])
+
+
+async def test_many_that_are_killed_together_ask_one_question_and_share_a_client(
+    capy_emulator: EmulatorControl, supervisor: Supervisor
+) -> None:
+    ids = capy_emulator.create(life="forever", copies=60)
+    waits = [trigger(thread_id) for thread_id in ids]
+    await asyncio.gather(*(wait.on_kill() for wait in waits))
+    assert [thread["id"] for thread in capy_emulator.threads() if not thread["stops"]] == []
+    assert len(questions(supervisor)) == 1
+    assert len({request["client_port"] for request in capy_emulator.requests()}) <= IN_FLIGHT
+    assert stops._CLIENTS[asyncio.get_running_loop()]._open == {}
 
 
 async def test_what_an_earlier_try_told_of_another_thread_keeps_none(

@@ -31,7 +31,9 @@ def look_ups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def event_of(thread_id: str, **arguments: Any) -> dict[str, Any]:
-    trigger = CapyThreadTrigger(thread_id=thread_id, **{"project_id": "prj_demo", "poll_interval": 0.3, **arguments})
+    trigger = CapyThreadTrigger(
+        thread_id=thread_id, **{"project_id": "prj_demo", "poll_interval": 0.3, "stop_on_kill": False, **arguments}
+    )
     [event] = [event async for event in trigger.run()]
     assert isinstance(event.payload, dict)
     return event.payload
