@@ -37,9 +37,7 @@ types: $(INSTALLED) ## mypy, strict
 test: $(INSTALLED) ## every test, the ones in a real Airflow included
 	$(BIN)/coverage erase
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report= --ignore tests/e2e
-# Now and then a locked SQLite, or a race of Airflow's own scheduler, fails a run: what fails twice is ours.
-	$(BIN)/python -m pytest --cov --cov-append --cov-report= tests/e2e || \
-		$(BIN)/python -m pytest --cov --cov-append --cov-report= tests/e2e --last-failed
+	$(BIN)/python -m pytest --cov --cov-append --cov-report= tests/e2e
 	$(BIN)/coverage report
 
 test-unit: $(INSTALLED) ## the quick ones: no Airflow processes

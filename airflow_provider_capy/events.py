@@ -93,6 +93,11 @@ class WaitEvent(BaseModel):
         )
         return cls(outcome=Outcome.POLL_FAILED, thread_id=thread_id, thread_url=thread_url, failure=failure)
 
+    @property
+    def thread_is_gone(self) -> bool:
+        """Whether Capy does not know the thread any more."""
+        return self.failure is not None and self.failure.status_code == 404
+
     def payload(self) -> Payload:
         """Return what a trigger fires: plain data that does not spread titles over the log."""
         return Payload(self.model_dump(mode="json"))

@@ -63,14 +63,16 @@ class Fate(str, Enum):
     Attributes:
         HELD: a task waits for it, or may come back to it.
         DISPATCHED: its task succeeded without waiting for it, so it goes on when its run ends by itself.
-        DECIDED: the task's own end has settled it: it finished, is gone, or was left to whoever needs it.
+        SETTLED: its task saw it come to its own end: ready, archived or gone.
+        LEFT: its task ended otherwise, and left it to whoever needs it.
         STOPPING: somebody is about to ask it to stop, or has asked; it was not seen at rest.
         STOPPED: it came to rest because it was asked to: its ``ready`` is no success.
     """
 
     HELD = "held"
     DISPATCHED = "dispatched"
-    DECIDED = "decided"
+    SETTLED = "settled"
+    LEFT = "left"
     STOPPING = "stopping"
     STOPPED = "stopped"
 
@@ -162,6 +164,17 @@ def _is_settled(thread: ThreadState, memory: Memory, now: float) -> bool:
     if created is not None and now - created.timestamp() >= START_RACE_SECONDS:
         return True
     return memory.ready_since is not None and now - memory.ready_since >= SECOND_LOOK_SECONDS
+
+
+def fate_after(outcome: Outcome | None, *, gone: bool = False) -> Fate:
+    """Return the fate of a thread that its task lets go without stopping it.
+
+    Args:
+        outcome: how the task's wait ended; ``None`` when it came to no end of the thread's.
+        gone: whether Capy does not know the thread any more.
+    """
+    came_to_rest = gone or outcome in {Outcome.READY, Outcome.TASK_ERROR, Outcome.ARCHIVED}
+    return Fate.SETTLED if came_to_rest else Fate.LEFT
 
 
 def failed_tasks(thread: Any) -> list[str]:

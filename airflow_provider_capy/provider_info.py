@@ -90,7 +90,7 @@ def get_provider_info() -> dict[str, Any]:
                             "Whether API server and scheduler stop the threads that nobody answers for any more once their "
                             "run has ended. Both have to reach Capy for it.\n"
                         ),
-                        "version_added": "0.2.0",
+                        "version_added": "0.1.0",
                         "type": "boolean",
                         "example": None,
                         "default": "True",

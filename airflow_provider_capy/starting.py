@@ -123,5 +123,5 @@ class ThreadStart(ThreadOfTask):
             # This one surely started nothing: what is unknown was raised as such.
             if again:
                 raise outcome_unknown(intent.reference, f"{error}. This try started nothing") from error
-            self.store.update(ended=REFUSED, fate=Fate.DECIDED)
+            self.store.update(ended=REFUSED, fate=Fate.SETTLED)
             raise

@@ -64,7 +64,7 @@ class Stop:
 
     Attributes:
         row: whose record calls for it.
-        rows: every record of the run that names the thread: all of them have to know.
+        rows: every record of the run that has to know.
         cause: why.
     """
 
@@ -87,7 +87,7 @@ def stops(rows: Sequence[Row], causes: Iterable[tuple[Cause, str | None, int]]) 
                 continue
             if row.is_over and _calls_for_stop(row, rows, cause):
                 thread_id = row.record.thread_id
-                same = [other for other in rows if thread_id and other.record.thread_id == thread_id]
+                same = [other for other in rows if thread_id and _has_to_know(other.record, thread_id)]
                 found.setdefault(thread_id or row.row_id, Stop(row, tuple(same or [row]), cause))
     return list(found.values())
 
@@ -102,6 +102,11 @@ def _calls_for_stop(row: Row, rows: Sequence[Row], cause: Cause) -> bool:
         return True
     # A thread that a group's create has handed on is its wait's, which may only be about to begin.
     return cause is not Cause.TASK_LOST and _owner_of(row, rows) is None
+
+
+def _has_to_know(record: ThreadRecord, thread_id: str) -> bool:
+    # A task that saw the thread come to its own end has nothing to doubt.
+    return record.thread_id == thread_id and record.fate not in {None, Fate.SETTLED}
 
 
 def _owner_of(row: Row, rows: Sequence[Row]) -> Row | None:

@@ -7,8 +7,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import Any
+
+# A helper that ended is started again with the next end that is heard, at the earliest so many seconds after the last one.
+RESTART_AFTER = 60.0
 
 # DAG id, run id, task id and map index (of a task instance's end), the state (of a run's), whether a person has marked it.
 End = tuple[str, str, "str | None", int, str, bool]
@@ -77,10 +81,16 @@ class _Helper:
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         self._pipe = self._process.stdin.fileno()
         os.set_blocking(self._pipe, False)
+        self._began = time.monotonic()
 
     @property
     def is_usable(self) -> bool:
         return self._pid == os.getpid() and self._process.poll() is None
+
+    @property
+    def is_young(self) -> bool:
+        """Whether it is too early for another one: where none can start, none is started at every end of a run."""
+        return self._pid == os.getpid() and time.monotonic() - self._began < RESTART_AFTER
 
     def take(self, ends: list[End]) -> None:
         # A line is shorter than what a pipe takes whole; one that it cannot take now is found by the next sweep.
@@ -104,6 +114,6 @@ def _thread() -> _Thread:
 
 def _helper() -> _Helper:
     global _the_helper  # noqa: PLW0603 - one for the process
-    if _the_helper is None or not _the_helper.is_usable:
+    if _the_helper is None or not (_the_helper.is_usable or _the_helper.is_young):
         _the_helper = _Helper()
     return _the_helper

@@ -165,7 +165,7 @@ class Stopper:
         log.warning("No thread was found for %s, whose create was cut off: %s", where, row.record.reference)
         sent_at = float((row.record.model_extra or {}).get("sent_at") or 0.0)
         if time.time() - sent_at > SOUGHT_WITHIN:
-            await _tell([(row, row.record.model_copy(update={"fate": Fate.DECIDED}))])
+            await _tell([(row, row.record.model_copy(update={"fate": Fate.SETTLED}))])
 
     async def _find(self, row: Row, client: SharedClient) -> str | None:
         """Return the thread of a create that was cut off: its process may still tell it, or Capy's search show it."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
 
 from airflow_provider_capy.exceptions import CapyError, CapyThreadError
-from airflow_provider_capy.lifecycle import Fate, Outcome, Policy
+from airflow_provider_capy.lifecycle import Fate, Outcome, Policy, fate_after
 from airflow_provider_capy.tasking import THREAD_ID_KEY, CapyTask, final
 from airflow_provider_capy.templated import as_seconds
 
@@ -126,11 +126,11 @@ class OwningTask(CapyTask):
             if error := stopped_error(context, self, self._known(context), event.thread_id):
                 self._remember(context, ended="stopped")
                 raise final(error)
-            self._remember(context, succeeded=True, fate=Fate.DECIDED)
+            self._remember(context, succeeded=True, fate=fate_after(event.outcome))
             self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
             return event.thread_id
         if event.outcome is Outcome.BLOCKED and self.on_blocked == "skip":
-            self._remember(context, succeeded=True, fate=Fate.DECIDED)
+            self._remember(context, succeeded=True, fate=fate_after(event.outcome))
             raise AirflowSkipException(f"Thread {event.thread_id} is blocked, left as it is: {event.thread_url}")
         raise self._error(event, self._fate(context, event, self._will_retry(self._error(event, ""))))
 
@@ -146,7 +146,7 @@ class OwningTask(CapyTask):
         """Do what an ended wait calls for, and say what became of the thread and what a retry will do."""
         ending = ending_of(
             event.outcome,
-            thread_is_gone=event.failure is not None and event.failure.status_code == 404,
+            thread_is_gone=event.thread_is_gone,
             durable=self.durable,
             tries_left=tries_left,
         )
@@ -154,13 +154,17 @@ class OwningTask(CapyTask):
             fate = self._end(context, event.thread_id, ending.ended, tries_left=tries_left)
             return ". ".join(filter(None, [fate, ending.words]))
         held = tries_left and not ending.ended
-        self._remember(context, ended=ending.ended, fate=Fate.HELD if held else Fate.DECIDED)
+        self._remember(
+            context,
+            ended=ending.ended,
+            fate=Fate.HELD if held else fate_after(event.outcome, gone=event.thread_is_gone),
+        )
         return ending.words
 
     def _end(self, context: Context, thread_id: str, ended: str, *, tries_left: bool) -> str:
         """Stop a thread for good, and say what became of it."""
         if not self._may_stop:
-            self._remember(context, ended=ended, fate=Fate.DECIDED)
+            self._remember(context, ended=ended, fate=Fate.LEFT)
             why = "stop_on_kill is off" if not self.stop_on_kill else "another task started it"
             return f"It was left running, since {why}"
         # Remembered before the stop: a stopped thread reads ready, and a retry must not take that for success.

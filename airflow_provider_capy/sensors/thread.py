@@ -19,7 +19,15 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_provider_capy.exceptions import CapyInputError, CapyRequestError, CapyThreadError
-from airflow_provider_capy.lifecycle import TOLERATED_FAILURES, Fate, OnBlocked, Outcome, Policy, checked_on_blocked
+from airflow_provider_capy.lifecycle import (
+    TOLERATED_FAILURES,
+    Fate,
+    OnBlocked,
+    Outcome,
+    Policy,
+    checked_on_blocked,
+    fate_after,
+)
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.tasking import CapyTask, final
 from airflow_provider_capy.templated import as_seconds, as_thread_id
@@ -236,7 +244,7 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         try:
             # Past the base sensor, which applies soft_fail and never_fail otherwise than where it pokes.
             return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralError as error:
+        except (TaskDeferralError, TaskDeferralTimeout) as error:
             self._know(context)
             self._at_stake = str(self.thread_id)
             kind = AirflowSensorTimeout if isinstance(error, TaskDeferralTimeout) else type(error)
@@ -318,11 +326,11 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
             record = self._store(context).read()
             if error := stopped_error(context, self, record, event.thread_id):
                 raise self._wanted(final(error))
-            self._remember(context, fate=Fate.DECIDED)
+            self._remember(context, fate=fate_after(event.outcome))
             self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
             return event.thread
         if event.outcome is Outcome.BLOCKED and self.on_blocked == "skip":
-            self._remember(context, fate=Fate.DECIDED)
+            self._remember(context, fate=fate_after(event.outcome))
             raise AirflowSkipException(f"Thread {event.thread_id} is blocked, left as it is: {event.thread_url}")
         raise self._failed(context, self._error(event), event)
 
@@ -349,10 +357,15 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         wanted.args = (f"{str(wanted).rstrip('. ')}. {fate}",)
         return wanted
 
-    def _fate(self, context: Context, event: WaitEvent | None, *, again: bool) -> str:  # noqa: ARG002 - for the subclass
+    def _fate(self, context: Context, event: WaitEvent | None, *, again: bool) -> str:
         """Settle what becomes of the thread, and say it; ``again`` tells whether the task will be tried again."""
-        self._remember(context, fate=Fate.HELD if again else Fate.DECIDED)
+        self._let_go(context, event, again=again)
         return "It was left as it is; a retry waits for it again" if again else "It was left as it is"
+
+    def _let_go(self, context: Context, event: WaitEvent | None, *, again: bool = False) -> None:
+        gone = event is not None and event.thread_is_gone
+        fate = Fate.HELD if again else fate_after(event.outcome if event is not None else None, gone=gone)
+        self._remember(context, fate=fate)
 
     def _wanted(self, error: BaseException) -> BaseException:
         """Return what to raise for an error, as soft_fail and never_fail want it, the same in every mode."""

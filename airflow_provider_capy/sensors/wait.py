@@ -47,28 +47,25 @@ class CapyThreadWait(CapyThreadSensor):
         return self.stop_on_kill and not self._is_shared
 
     def _failed(self, context: Context, error: BaseException, event: WaitEvent | None = None) -> BaseException:
-        gone = event is not None and event.failure is not None and event.failure.status_code == 404
-        helpless = event is None or event.outcome in _FOR_GOOD or gone
+        helpless = event is None or event.outcome in _FOR_GOOD or event.thread_is_gone
         if helpless and isinstance(error, CapyError):
             error = final(error)
         return super()._failed(context, error, event)
 
     def _fate(self, context: Context, event: WaitEvent | None, *, again: bool) -> str:
         anew = f"Clear {self.create_task_id} to start a new one"
-        gone = event is not None and event.failure is not None and event.failure.status_code == 404
         if again:
-            self._remember(context, fate=Fate.HELD)
-            return "It was left as it is; a retry waits for it again"
-        if gone or (event is not None and event.outcome in _FOR_GOOD):
-            self._remember(context, fate=Fate.DECIDED)
+            return super()._fate(context, event, again=True)
+        if event is not None and (event.thread_is_gone or event.outcome in _FOR_GOOD):
+            self._let_go(context, event)
             return anew
         if event is not None and event.outcome is Outcome.BLOCKED:
-            self._remember(context, fate=Fate.DECIDED)
+            self._let_go(context, event)
             return f"It was left for its person; clear {self.task_id} once somebody has answered"
         if self._at_stake is None:
             return anew
         if not self._may_stop:
-            self._remember(context, fate=Fate.DECIDED)
+            self._let_go(context, event)
             return "It was left running, since stop_on_kill is off or another task started it"
         self._remember(context, fate=Fate.STOPPING, stopped_by=f"{self.task_id} failed for good")
         is_over, words = self._stop_confirmed(self._at_stake, STOP_TIMEOUT)
