@@ -125,7 +125,7 @@ def stop_and_confirm(
         spare_blocked: whether a thread that waits for a person, and was not asked to stop, is returned unchanged.
 
     Raises:
-        CapyRequestError: only what no repetition can mend (401, 403, 422).
+        CapyRequestError: only what no repetition of the stop can mend (401, 403, 422).
     """
     asked_at: float | None = None
     by_us = False
@@ -144,7 +144,8 @@ def stop_and_confirm(
         except CapyNotFoundError:
             return StopReport(thread_id, Found.GONE, stopped_by_us=by_us)
         except CapyRequestError as failure:
-            error, at_least = _passing(failure)
+            # Not to see it is no reason not to stop it.
+            error, at_least = str(failure), getattr(failure, "retry_after", None) or 0.0
         if asked_at is None or (state != "ready" and clock() - asked_at >= ASK_AGAIN_AFTER):
             try:
                 report = yield from request_stop(thread_id, NO_RETRIES)

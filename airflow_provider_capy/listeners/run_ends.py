@@ -96,12 +96,14 @@ def _note(ended: Any, end: End) -> None:
 
 
 def _forget(session: Any) -> None:
-    session.info[_KEY].clear()
+    # A savepoint, whose end SQLAlchemy tells as well, settles nothing yet.
+    if not session.in_nested_transaction():
+        session.info[_KEY].clear()
 
 
 def _hand_on(session: Any) -> None:
     ends = session.info[_KEY]
-    if not ends:
+    if not ends or session.in_nested_transaction():
         return
     with suppress(Exception):
         from airflow_provider_capy.listeners import handover

@@ -128,6 +128,8 @@ class Stopper:
 
     @staticmethod
     async def _missed(row: Row) -> Ended:
+        if row.record.fate is Fate.DISPATCHED and row.task_state in {"failed", "skipped"}:
+            return Cause.TASK_MARKED, row.task_id, row.map_index
         if row.run_state == "success":
             return Cause.RUN_SUCCEEDED, None, -1
         if row.run_state != "failed":

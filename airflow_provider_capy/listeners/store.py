@@ -76,8 +76,15 @@ def left_open() -> list[Row]:
     run_ended = func.coalesce(DagRun.end_date, DagRun.updated_at)
     run_over = and_(DagRun.state.in_(_RUN_OVER), run_ended.between(now - _MISSED_WITHIN, now - _HEARD_WITHIN))
     task_over = and_(TaskInstance.state.in_(_TASK_OVER), TaskInstance.end_date < now - _HEARD_WITHIN)
-    cancelled = and_(DagRun.state == "failed", store.value.like('%"dispatched"%'))
-    return _rows(or_(and_(held, or_(run_over, and_(DagRun.state == "running", task_over))), and_(cancelled, run_over)))
+    dispatched = store.value.like('%"dispatched"%')
+    # Its task had succeeded: only a person can have made something else of that.
+    marked = and_(TaskInstance.state.in_(("failed", "skipped")), task_over)
+    return _rows(
+        or_(
+            and_(held, or_(run_over, and_(DagRun.state == "running", task_over))),
+            and_(dispatched, or_(and_(DagRun.state == "failed", run_over), marked)),
+        )
+    )
 
 
 def was_marked_failed(dag_id: str, run_id: str) -> bool:
@@ -86,13 +93,25 @@ def was_marked_failed(dag_id: str, run_id: str) -> bool:
         end = session.scalar(select(DagRun.end_date).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
         if end is None:
             return False
-        query = select(Log.id).where(
-            Log.dttm.between(end - _SAME_CLICK, end + _SAME_CLICK),
-            Log.event.in_(_PERSON_MARKED_RUN),
-            Log.extra.like("%failed%"),
-            or_(and_(Log.dag_id == dag_id, Log.run_id == run_id), Log.extra.contains(run_id, autoescape=True)),
+        same_click = Log.dttm.between(end - _SAME_CLICK, end + _SAME_CLICK)
+        query = select(Log.event, Log.extra, Log.dag_id, Log.run_id).where(
+            same_click, Log.event.in_(_PERSON_MARKED_RUN), Log.extra.like("%failed%")
         )
-        return session.scalar(query.limit(1)) is not None
+        clicks = session.execute(query).all()
+    return any((dag_id, run_id) in _marked_failed(*click) for click in clicks)
+
+
+def _marked_failed(
+    event: str, extra: str | None, dag_id: str | None, run_id: str | None
+) -> list[tuple[str | None, str | None]]:
+    """Return DAG and run of each run that a line of the audit log marked failed."""
+    body = json.loads(extra or "{}")
+    if event == "patch_dag_run":
+        return [(dag_id, run_id)] if body.get("state") == "failed" else []
+    entities = [item for action in body.get("actions") or () for item in action.get("entities") or ()]
+    marked = [item for item in entities if isinstance(item, dict) and item.get("state") == "failed"]
+    # Only a request that stands under "~" is for the runs of several DAGs, and names the DAG with each.
+    return [(item.get("dag_id") if dag_id == "~" else dag_id, item.get("dag_run_id")) for item in marked]
 
 
 def compare_and_set(changes: Iterable[tuple[Row, ThreadRecord]]) -> list[bool]:

@@ -16,7 +16,6 @@ import pytest
 from airflow_provider_capy import exceptions
 from airflow_provider_capy.hooks.capy import CapyHook
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
-from airflow_provider_capy.task_groups import CapyThreadGroup
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -42,15 +41,16 @@ def test_a_python_block_runs(source: str, tmp_path: Path) -> None:
     assert runpy.run_path(str(path))
 
 
-def test_the_quickstart_holds_the_deploy_back_until_the_thread_has_settled(tmp_path: Path) -> None:
+def test_the_quickstart_is_one_task_that_waits_and_gates(tmp_path: Path) -> None:
     path = tmp_path / "quickstart.py"
     path.write_text(PYTHON[0])
 
     names = runpy.run_path(str(path))
 
     upgrade = names["upgrade"]
-    waits = upgrade.wait if isinstance(upgrade, CapyThreadGroup) else upgrade
-    assert waits.downstream_task_ids == {"deploy"}
+    assert isinstance(upgrade, CapyCreateThreadOperator)
+    assert (upgrade.wait_for_completion, upgrade.deferrable) == (True, True)
+    assert upgrade.downstream_task_ids == {"report"}
 
 
 def test_the_pytest_block_is_green_as_a_user_would_run_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -387,6 +388,22 @@ def test_without_waiting_a_stop_is_one_request(capy_emulator: EmulatorControl) -
     ran = run_task(stop(thread_id=working, wait_for_stop=False))
     assert ran.xcoms["return_value"][0]["result"] == "requested"
     assert [request["operation"] for request in capy_emulator.requests()] == ["stopThread"]
+
+
+def test_a_stop_task_names_the_threads_that_it_stopped_and_no_others(capy_emulator: EmulatorControl) -> None:
+    [at_work] = capy_emulator.create(life="forever")
+    [finished] = capy_emulator.create(seconds=0, age=60)
+    ran = run_task(stop(thread_id=[at_work, finished]))
+    assert ran.xcoms["stopped_threads"] == [at_work]
+
+
+def test_many_are_stopped_beside_each_other(capy_emulator: EmulatorControl) -> None:
+    working = capy_emulator.create(life="forever", copies=120)
+    began = time.monotonic()
+    ran = run_task(stop(thread_id=working))
+    assert {report["result"] for report in ran.xcoms["return_value"]} == {"stopped"}
+    # Each is looked at again after a second: one after another would take minutes.
+    assert time.monotonic() - began < 30
 
 
 def test_a_stop_of_one_thread_has_a_button(capy_emulator: EmulatorControl) -> None:
