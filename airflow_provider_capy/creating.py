@@ -16,7 +16,6 @@ from airflow_provider_capy.exceptions import (
 )
 from airflow_provider_capy.flow import Ask, Flow, Pause
 from airflow_provider_capy.identity import reference_from, the_one
-from airflow_provider_capy.stopping import request_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from airflow_provider_capy.api.models import CreatedThread, Thread
     from airflow_provider_capy.api.requests import CreateThreadBody
     from airflow_provider_capy.api.retry import RetryLimits
-    from airflow_provider_capy.stopping import StopReport
 
 # A proxy that gave up on a request it had already passed on.
 _REQUEST_TIMEOUT = 408
@@ -68,6 +66,7 @@ def look_up(
     until: float,
     clock: Callable[[], float],
     patience: Patience = PATIENCE,
+    retry: RetryLimits | None = None,
 ) -> Flow[Thread | None]:
     """Look for the thread that carries a reference, patiently, since a search index may lag.
 
@@ -78,6 +77,7 @@ def look_up(
         until: epoch seconds until which an empty answer is not believed.
         clock: gives epoch seconds.
         patience: how the looks are spread.
+        retry: how patient each look is.
 
     Raises:
         CapyReferenceError: for several hits, or one that cannot be ours.
@@ -86,7 +86,7 @@ def look_up(
     query = checked(ListThreadsQuery, project_id=project_id, origin="api", q=reference, limit=100)
     pause = patience.first_pause
     while True:
-        page = yield Ask(list_threads(query))
+        page = yield Ask(list_threads(query), retry)
         found = the_one(page.items, reference=reference, project_id=project_id, not_before=not_before)
         if found is not None or clock() >= until:
             return found
@@ -187,49 +187,3 @@ def outcome_unknown(reference: str, what_happened: str) -> CapyCreateUnknownErro
         f"{what_happened}. The outcome is unknown: a thread with the reference {reference} may have been started; "
         "the next try looks for it again before it starts another one"
     )
-
-
-def find_and_stop(
-    reference: str,
-    *,
-    project_id: str,
-    not_before: float | None,
-    until: float,
-    clock: Callable[[], float],
-    patience: Patience = PATIENCE,
-    retry: RetryLimits | None = None,
-) -> Flow[StopReport | None]:
-    """Stop the thread of a create whose answer will not come in time: find it by its reference, and ask it to stop.
-
-    For a handler that has only seconds to live; looks that fail are looked again.
-
-    Args:
-        reference: of the thread.
-        project_id: where it must be.
-        not_before: see :func:`look_up`.
-        until: epoch seconds until which it is looked for.
-        clock: gives epoch seconds.
-        patience: how the looks are spread.
-        retry: how patient the stop request is.
-
-    Returns:
-        what became of it; ``None`` when it was not found.
-
-    Raises:
-        CapyReferenceError: see :func:`look_up`; nothing was stopped.
-        CapyRequestError: the stop failed.
-    """
-    while True:
-        try:
-            found = yield from look_up(
-                reference, project_id=project_id, not_before=not_before, until=until, clock=clock, patience=patience
-            )
-            break
-        except CapyRequestError:
-            if clock() >= until:
-                raise
-            yield Pause(patience.first_pause)
-    if found is None:
-        return None
-    report = yield from request_stop(found.id, retry)
-    return report

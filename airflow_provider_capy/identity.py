@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from airflow_provider_capy.exceptions import CapyInputError, CapyReferenceError
-from airflow_provider_capy.records import STORE_KEY, ThreadRecord
+from airflow_provider_capy.records import STORE_KEY, TASKS_REFERENCE, USERS_REFERENCE, ThreadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,7 +158,7 @@ def reference_for(task: TaskIdentity, generation: int, nonce: str) -> str:
     """
     fields = [task.dag_id, task.run_id, task.task_id, task.map_index, generation, nonce]
     canonical = json.dumps(fields, separators=(",", ":"), ensure_ascii=True)
-    return "af" + hashlib.sha256(canonical.encode()).hexdigest()[:32]
+    return TASKS_REFERENCE + hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 def reference_from(text: str, generation: int = 0) -> str:
@@ -174,7 +174,7 @@ def reference_from(text: str, generation: int = 0) -> str:
     if not text.strip():
         raise CapyInputError("reference: is empty; give a text that names the work, or leave it out")
     canonical = json.dumps([text.strip(), generation], separators=(",", ":"), ensure_ascii=True)
-    return "au" + hashlib.sha256(canonical.encode()).hexdigest()[:32]
+    return USERS_REFERENCE + hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 def with_reference(prompt: str, reference: str) -> str:

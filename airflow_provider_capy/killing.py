@@ -28,6 +28,7 @@ KILL_BUDGET = 4.3
 
 # So long the triggers of a cancelled run are gathered for one question (seconds).
 GATHER_FOR = 0.05
+ASKED_AT_ONCE = 100
 
 # A triggerer that was just started gets its triggers by fifties; the first question waits for a pause of so many seconds,
 # and no longer than this.
@@ -107,7 +108,9 @@ async def ask_from_trigger(ti: Any) -> Standing:
         )
     question.task_ids.add(ti.task_id)
     answer = await asyncio.shield(question.task)
-    return _read(answer, ti) if not isinstance(answer, Standing) else answer
+    if isinstance(answer, Standing):
+        return answer
+    return standing_from(answer, ti.run_id, task_key(ti.task_id, ti.map_index))
 
 
 class _SharedQuestion:
@@ -125,9 +128,18 @@ class _SharedQuestion:
         await asyncio.sleep(GATHER_FOR)
         # Whoever comes from here on would get an answer that is older than their kill.
         done()
-        question = GetTaskStates(dag_id=dag_id, task_ids=sorted(self.task_ids), run_ids=[run_id])
+        task_ids = sorted(self.task_ids)
+        states: dict[str, Any] = {}
         try:
-            return await task_runner.SUPERVISOR_COMMS.asend(question)
+            # They travel in an address, which has a bound.
+            for first in range(0, len(task_ids), ASKED_AT_ONCE):
+                some = task_ids[first : first + ASKED_AT_ONCE]
+                question = GetTaskStates(dag_id=dag_id, task_ids=some, run_ids=[run_id])
+                answer = await task_runner.SUPERVISOR_COMMS.asend(question)
+                if (found := getattr(answer, "task_states", None)) is None:
+                    return UNKNOWN
+                states.update(found.get(run_id) or {})
+            return {run_id: states}
         except Exception as error:  # noqa: BLE001 - whatever it was, the answer is that nobody knows
             return Standing("unknown", f"{UNKNOWN.reason} ({type(error).__name__})")
 

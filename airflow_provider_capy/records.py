@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 STORE_KEY = "capy_thread"
+# How a reference begins: one that is a task's own, and one that is made of a text of the user's.
+TASKS_REFERENCE, USERS_REFERENCE = "af", "au"
 
 # What may still call for a stop.
 OPEN = frozenset({Fate.HELD, Fate.DISPATCHED, Fate.STOPPING})
@@ -60,6 +62,21 @@ class ThreadRecord(BaseModel):
     def was_stopped(self) -> bool:
         """Whether somebody stopped the thread, or was about to."""
         return self.fate in {Fate.STOPPING, Fate.STOPPED}
+
+    @property
+    def is_shareable(self) -> bool:
+        """Whether its reference is one of the user's own, by which tasks of other runs find the same thread."""
+        return self.reference.startswith(USERS_REFERENCE)
+
+    @property
+    def intended(self) -> float:
+        """Epoch seconds before which the thread of a create cannot have been started; 0 in a record of no creator."""
+        return float(getattr(self, "intended_at", 0.0))
+
+    @property
+    def sent(self) -> float:
+        """Epoch seconds at which the create was last sent; 0 in a record of no creator."""
+        return float(getattr(self, "sent_at", 0.0)) or self.intended
 
     def stopping(self, by: str) -> Self:
         """Return the record with the word that the thread is about to be stopped."""

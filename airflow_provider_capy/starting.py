@@ -20,6 +20,7 @@ from airflow_provider_capy.identity import (
     with_reference,
 )
 from airflow_provider_capy.lifecycle import Fate
+from airflow_provider_capy.records import OPEN
 from airflow_provider_capy.remembering import RecordStore
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class ThreadStart(ThreadOfTask):
         """
         if not self.durable:
             body = self._body()
+            before = self.store.read()
+            if before is not None and before.fate in OPEN and before.may_stop:
+                # Only one record is kept: the thread of an earlier try is not to be lost from sight.
+                self._stop_old(before)
             flow = create_once(body, reference=None, intended_at=self.clock(), clock=self.clock)
             # Not for a retry, which starts another one: whoever ends the run has to find it.
             return self._keep(self._intent(uuid.uuid4().hex, 0), self._run(flow), "created")

@@ -165,6 +165,10 @@ class CapyTask:
             return True
         return bool(decision.action != RetryAction.FAIL)
 
+    def _goes_on_in_next_try(self, error: BaseException) -> bool:
+        """Say whether a next try takes the thread over when this one ends with this error."""
+        return self._will_retry(error)
+
     def on_kill(self) -> None:
         """Stop the thread when this task instance is over, and end the task either way.
 
@@ -184,7 +188,7 @@ class CapyTask:
         standing = ask_from_signal_handler(self._ti)
         order = kill_order(
             standing,
-            tries_left=self._will_retry(CapyThreadError("")),
+            tries_left=self._goes_on_in_next_try(CapyThreadError("")),
             stop_on_kill=self._may_stop,
             owns_thread=self._owns_thread,
         )

@@ -16,16 +16,16 @@ FINISH_WITHIN = 60.0
 
 
 async def _serve(parent: int) -> None:
-    from airflow_provider_capy.listeners.stopper import Stopper
+    from airflow_provider_capy.listeners.ends import Ends
 
-    stopper = Stopper()
+    ends = Ends()
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
 
     async def listen() -> None:
         while line := await reader.readline():
-            stopper.take([json.loads(line)])
+            ends.take([json.loads(line)])
 
     listening = loop.create_task(listen())
     swept = -SWEEP_EVERY
@@ -33,12 +33,12 @@ async def _serve(parent: int) -> None:
     while os.getppid() == parent and not listening.done():
         if time.monotonic() - swept >= SWEEP_EVERY:
             swept = time.monotonic()
-            stopper.sweep()
+            ends.sweep()
         await asyncio.wait({listening}, timeout=LOOK_FOR_PARENT_EVERY)
     until = time.monotonic() + FINISH_WITHIN
     # What the scheduler wrote before it went is still to be read.
     await asyncio.wait({listening}, timeout=LOOK_FOR_PARENT_EVERY)
-    while not stopper.is_idle and time.monotonic() < until:  # noqa: ASYNC110 - nobody is in a hurry any more
+    while not ends.is_idle and time.monotonic() < until:  # noqa: ASYNC110 - nobody is in a hurry any more
         await asyncio.sleep(LOOK_FOR_PARENT_EVERY)
 
 

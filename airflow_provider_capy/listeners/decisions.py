@@ -12,6 +12,8 @@ from airflow_provider_capy.records import OPEN, ThreadRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+# A task that succeeded is none of these, unless somebody has marked it, or its process died before it could say so.
+_CUT_OFF = frozenset({"failed", "skipped", "upstream_failed", "removed"})
 _OVER = frozenset({"failed", "success", "skipped", "upstream_failed", "removed"})
 
 
@@ -55,7 +57,12 @@ class Row:
     @property
     def is_over(self) -> bool:
         """Whether no process of this task goes on with the thread."""
-        return self.run_state in {"failed", "success"} or self.task_state in _OVER
+        return self.run_is_over or self.task_state in _OVER
+
+    @property
+    def run_is_over(self) -> bool:
+        """Whether its run has ended."""
+        return self.run_state in {"failed", "success"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ def stops(rows: Sequence[Row], causes: Iterable[tuple[Cause, str | None, int]]) 
     found: dict[str | int, Stop] = {}
     for cause, task_id, map_index in causes:
         for row in rows:
-            if task_id is not None and (row.task_id, row.map_index) != (task_id, map_index):
+            if task_id is not None and not _belongs_to(row, rows, task_id, map_index):
                 continue
             if row.is_over and _calls_for_stop(row, rows, cause):
                 thread_id = row.record.thread_id
@@ -92,16 +99,34 @@ def stops(rows: Sequence[Row], causes: Iterable[tuple[Cause, str | None, int]]) 
     return list(found.values())
 
 
+def closed(rows: Sequence[Row]) -> list[tuple[Row, ThreadRecord]]:
+    """Return what the records of a run that is over are to say, where a task has handed its thread on to another's wait."""
+    changes = []
+    for row in rows:
+        owner = _owner_of(row, rows)
+        if row.record.fate is Fate.HELD and owner is not None and owner.record.fate not in OPEN and row.run_is_over:
+            changes.append((row, row.record.model_copy(update={"fate": owner.record.fate})))
+    return changes
+
+
+def _belongs_to(row: Row, rows: Sequence[Row], task_id: str, map_index: int) -> bool:
+    if (row.task_id, row.map_index) == (task_id, map_index):
+        return True
+    # A group's wait that has not begun has no record, but its create's thread is its own to answer for.
+    return (row.record.owner, row.map_index) == (task_id, map_index) and _owner_of(row, rows) is None
+
+
 def _calls_for_stop(row: Row, rows: Sequence[Row], cause: Cause) -> bool:
     record = row.record
     if record.fate not in OPEN or not record.may_stop:
         return False
-    if record.fate is Fate.DISPATCHED:
+    by_itself = row.task_state not in _CUT_OFF
+    if record.fate is Fate.DISPATCHED and by_itself:
         return cause in {Cause.RUN_MARKED_FAILED, Cause.TASK_MARKED}
     if cause is Cause.TASK_MARKED or not record.owner:
         return True
     # A thread that a group's create has handed on is its wait's, which may only be about to begin.
-    return cause is not Cause.TASK_LOST and _owner_of(row, rows) is None
+    return not (cause is Cause.TASK_LOST and by_itself) and _owner_of(row, rows) is None
 
 
 def _has_to_know(record: ThreadRecord, thread_id: str) -> bool:

@@ -9,7 +9,10 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_capy.listeners.ends import Ends
 
 # A helper that ended is started again with the next end that is heard, at the earliest so many seconds after the last one.
 RESTART_AFTER = 60.0
@@ -43,7 +46,7 @@ class _Thread:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._ready = threading.Event()
-        self._stopper: Any = None
+        self._ends: Ends | None = None
         threading.Thread(target=self._run, name="capy-run-ends", daemon=True).start()
 
     @property
@@ -56,11 +59,11 @@ class _Thread:
         self._loop.call_soon_threadsafe(self._take, ends)
 
     def _take(self, ends: list[End]) -> None:
-        if self._stopper is None:
-            from airflow_provider_capy.listeners.stopper import Stopper
+        if self._ends is None:
+            from airflow_provider_capy.listeners.ends import Ends
 
-            self._stopper = Stopper()
-        self._stopper.take(ends)
+            self._ends = Ends()
+        self._ends.take(ends)
 
     def _run(self) -> None:
         import asyncio

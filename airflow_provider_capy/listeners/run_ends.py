@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.listeners import hookimpl
@@ -12,6 +13,7 @@ from airflow.listeners import hookimpl
 if TYPE_CHECKING:
     from airflow_provider_capy.listeners.handover import End
 
+_THIS_END = timedelta(seconds=10)
 _MARKED = "manually set"
 _KEY = "airflow_provider_capy.ends"
 
@@ -64,10 +66,16 @@ def _is_ours(ended: Any) -> bool:
     )
 
 
+def _was_over(dag_run: Any) -> bool:
+    # Airflow calls the hooks also where somebody marks a run that has ended long ago; it keeps its end then.
+    end = dag_run.end_date
+    return end is not None and datetime.now(timezone.utc) - end > _THIS_END
+
+
 def _run_ended(dag_run: Any, msg: str, state: str) -> None:
     # Nothing of ours may reach Airflow: what is missed here, the helper of some scheduler finds.
     with suppress(Exception):
-        if _is_ours(dag_run):
+        if _is_ours(dag_run) and not _was_over(dag_run):
             _note(dag_run, (dag_run.dag_id, dag_run.run_id, None, -1, state, _MARKED in msg))
 
 

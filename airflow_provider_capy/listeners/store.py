@@ -11,7 +11,7 @@ from airflow.models.log import Log
 from airflow.models.task_state_store import TaskStateStoreModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import and_, func, not_, or_, select, update
 
 from airflow_provider_capy.exceptions import CapyReferenceError
 from airflow_provider_capy.listeners.decisions import Row
@@ -68,6 +68,11 @@ def of_run(dag_id: str, run_id: str) -> list[Row]:
     return _rows(and_(TaskStateStoreModel.dag_id == dag_id, TaskStateStoreModel.run_id == run_id))
 
 
+def sharing(reference: str) -> list[Row]:
+    """Return the records of every run that found its thread by this reference of the user's own."""
+    return _rows(TaskStateStoreModel.value.contains(json.dumps(reference), autoescape=True))
+
+
 def left_open() -> list[Row]:
     """Return the records that may still call for a stop although their run, or their task instance, has ended."""
     store, now = TaskStateStoreModel, datetime.now(timezone.utc)
@@ -75,14 +80,17 @@ def left_open() -> list[Row]:
     # A cancelled backfill fails its queued runs without giving them an end.
     run_ended = func.coalesce(DagRun.end_date, DagRun.updated_at)
     run_over = and_(DagRun.state.in_(_RUN_OVER), run_ended.between(now - _MISSED_WITHIN, now - _HEARD_WITHIN))
-    task_over = and_(TaskInstance.state.in_(_TASK_OVER), TaskInstance.end_date < now - _HEARD_WITHIN)
+    task_ended = TaskInstance.end_date.between(now - _MISSED_WITHIN, now - _HEARD_WITHIN)
+    # A group's create that succeeded has handed its thread on.
+    handed_on = and_(TaskInstance.state == "success", store.value.notlike('%"owner": ""%'))
+    task_over = and_(TaskInstance.state.in_(_TASK_OVER), task_ended, not_(handed_on))
     dispatched = store.value.like('%"dispatched"%')
-    # Its task had succeeded: only a person can have made something else of that.
-    marked = and_(TaskInstance.state.in_(("failed", "skipped")), task_over)
+    # Its task had succeeded, unless its process died before it could say so, or somebody has made something else of it.
+    undone = and_(TaskInstance.state.in_(("failed", "skipped")), task_over)
     return _rows(
         or_(
             and_(held, or_(run_over, and_(DagRun.state == "running", task_over))),
-            and_(dispatched, or_(and_(DagRun.state == "failed", run_over), marked)),
+            and_(dispatched, or_(and_(DagRun.state == "failed", run_over), undone)),
         )
     )
 
@@ -105,11 +113,15 @@ def _marked_failed(
     event: str, extra: str | None, dag_id: str | None, run_id: str | None
 ) -> list[tuple[str | None, str | None]]:
     """Return DAG and run of each run that a line of the audit log marked failed."""
-    body = json.loads(extra or "{}")
-    if event == "patch_dag_run":
-        return [(dag_id, run_id)] if body.get("state") == "failed" else []
-    entities = [item for action in body.get("actions") or () for item in action.get("entities") or ()]
-    marked = [item for item in entities if isinstance(item, dict) and item.get("state") == "failed"]
+    try:
+        body = json.loads(extra or "{}")
+        if event == "patch_dag_run":
+            return [(dag_id, run_id)] if body.get("state") == "failed" else []
+        entities = [item for action in body["actions"] for item in action["entities"]]
+        marked = [item for item in entities if item.get("state") == "failed"]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        # The log keeps also what was refused.
+        return []
     # Only a request that stands under "~" is for the runs of several DAGs, and names the DAG with each.
     return [(item.get("dag_id") if dag_id == "~" else dag_id, item.get("dag_run_id")) for item in marked]
 

@@ -199,6 +199,9 @@ class OwningTask(CapyTask):
         self.log.warning("Thread %s: execution_timeout is over. %s", self._at_stake, fate)
         return f"Thread {self._at_stake}: {fate}"
 
+    def _goes_on_in_next_try(self, error: BaseException) -> bool:
+        return self.durable and super()._goes_on_in_next_try(error)
+
     def _leave_word_of_kill(self) -> None:
         """Tell later tries, and whoever ends the run, that a kill has stopped the thread."""
         if self._stopped_because and self._context is not None:
