@@ -41,7 +41,8 @@ class Standing:
     """How a task instance stands.
 
     Attributes:
-        state: Airflow's state, e.g. ``"deferred"``; ``"gone"`` when it was deleted; ``"unknown"`` when nobody answers.
+        state: Airflow's state, e.g. ``"deferred"``; ``"gone"`` when it was deleted with its run, or that is over; ``"deleted"``
+            when its run goes on, which may make it anew; ``"unknown"`` when nobody answers.
         reason: the same in words, for the log.
     """
 
@@ -55,6 +56,8 @@ class Standing:
 
 
 UNKNOWN = Standing("unknown", "Airflow could not be asked for the task instance's state")
+GONE = Standing("gone", "its task instance or run was deleted")
+DELETED = Standing("deleted", "its task instance was deleted, and its run goes on")
 
 
 def task_key(task_id: str, map_index: int | None) -> str:
@@ -72,7 +75,7 @@ def standing_from(task_states: Any, run_id: str, key: str) -> Standing:
     """
     run = task_states.get(run_id) if isinstance(task_states, dict) else None
     if not run or key not in run:
-        return Standing("gone", "its task instance or run was deleted")
+        return GONE
     state = str(run[key]) if run[key] is not None else "none"
     return Standing(state, f"its task instance is {state}")
 
@@ -81,6 +84,19 @@ def _question(ti: Any) -> Any:
     from airflow.sdk.execution_time.comms import GetTaskStates
 
     return GetTaskStates(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index)
+
+
+def _question_of_run(ti: Any) -> Any:
+    from airflow.sdk.execution_time.comms import GetDRCount
+
+    return GetDRCount(dag_id=ti.dag_id, run_ids=[ti.run_id], states=["queued", "running"])
+
+
+def _read_of_run(answer: Any) -> Standing:
+    count = getattr(answer, "count", None)
+    if count is None:
+        return UNKNOWN
+    return DELETED if count else GONE
 
 
 def _read(answer: Any, ti: Any) -> Standing:
@@ -110,7 +126,15 @@ async def ask_from_trigger(ti: Any) -> Standing:
     answer = await asyncio.shield(question.task)
     if isinstance(answer, Standing):
         return answer
-    return standing_from(answer, ti.run_id, task_key(ti.task_id, ti.map_index))
+    standing = standing_from(answer, ti.run_id, task_key(ti.task_id, ti.map_index))
+    if standing is not GONE:
+        return standing
+    from airflow.sdk.execution_time import task_runner
+
+    try:
+        return _read_of_run(await task_runner.SUPERVISOR_COMMS.asend(_question_of_run(ti)))
+    except Exception as error:  # noqa: BLE001 - see below
+        return Standing("unknown", f"{UNKNOWN.reason} ({type(error).__name__})")
 
 
 class _SharedQuestion:
@@ -220,7 +244,10 @@ def ask_from_signal_handler(ti: Any, budget: float = ASK_BUDGET) -> Standing:
         from airflow.sdk.execution_time import task_runner
 
         try:
-            answers.append(_read(task_runner.SUPERVISOR_COMMS.send(_question(ti)), ti))
+            standing = _read(task_runner.SUPERVISOR_COMMS.send(_question(ti)), ti)
+            if standing is GONE:
+                standing = _read_of_run(task_runner.SUPERVISOR_COMMS.send(_question_of_run(ti)))
+            answers.append(standing)
         except Exception as error:  # noqa: BLE001 - see above
             answers.append(Standing("unknown", f"{UNKNOWN.reason} ({type(error).__name__})"))
 
@@ -295,6 +322,8 @@ def kill_order(standing: Standing, *, tries_left: bool, stop_on_kill: bool, owns
         return KillOrder(True, may_retry, standing.reason)
     if cleared:
         return KillOrder(False, may_retry, f"{standing.reason}: cleared, the next try waits for the same thread")
+    if standing is DELETED:
+        return KillOrder(False, may_retry, f"{standing.reason}: it may be made anew, and goes on with it")
     if standing.state == UNKNOWN.state and not owns_thread:
         # Perhaps it was cleared, and a next try waits for this very thread, which would then read ready.
         return KillOrder(False, may_retry, f"{standing.reason}, and it did not start the thread")
