@@ -320,10 +320,8 @@ def kill_order(standing: Standing, *, tries_left: bool, stop_on_kill: bool, owns
         return KillOrder(False, may_retry, f"{standing.reason}, but stop_on_kill is off")
     if standing.is_over or (cleared and owns_thread):
         return KillOrder(True, may_retry, standing.reason)
-    if cleared:
-        return KillOrder(False, may_retry, f"{standing.reason}: cleared, the next try waits for the same thread")
-    if standing is DELETED:
-        return KillOrder(False, may_retry, f"{standing.reason}: it may be made anew, and goes on with it")
+    if cleared or standing is DELETED:
+        return KillOrder(False, may_retry, f"{standing.reason}: it begins anew, and goes on with the same thread")
     if standing.state == UNKNOWN.state and not owns_thread:
         # Perhaps it was cleared, and a next try waits for this very thread, which would then read ready.
         return KillOrder(False, may_retry, f"{standing.reason}, and it did not start the thread")

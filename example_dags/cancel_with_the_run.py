@@ -1,12 +1,15 @@
 """A long thread that stops when its run is cancelled.
 
 Mark the run as failed while the thread works, in the UI with "Mark run as … failed": the thread stops within seconds,
-`announce` does not start, and the run ends as failed. The log of `migration.wait` tells that the thread was stopped and
-why, the log of `migration.stop` that it came to rest.
+`announce` does not start, and the run ends as failed. So it is in whichever state `migration` is: while it creates the
+thread, waits deferred, or waits for its next try. The log of Airflow's API server, where the run was marked, tells that
+the thread was stopped and why; the log of `migration` does where the task itself was the first to stop it.
 
-**Costs** one thread a run, up to the end of its work or until you cancel it: twelve hours at most.
+**Costs** one thread a run, up to the end of its work or until you cancel it: twelve hours at most. One more for each
+retry after a thread that ended badly: archived or too slow.
 
-**Needs** the connection `capy_default` with a default project, and a repository that this project has access to.
+**Needs** the connection `capy_default` with a default project, a repository that this project has access to, and an
+API server and a scheduler that can reach Capy, as the workers and the triggerer can.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from airflow_provider_capy.task_groups import capy_thread
+from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +28,7 @@ log = logging.getLogger(__name__)
 @task
 def announce(thread: dict[str, Any]) -> None:
     requests = ", ".join(request["url"] for request in thread["pull_requests"]) or "no pull request"
-    log.info("The migration is ready for review: %s", requests)
+    log.info("The agent is done with the migration, have a look: %s", requests)
 
 
 with DAG(
@@ -39,11 +42,12 @@ with DAG(
     tags=["capy", "example"],
     doc_md=__doc__,
 ):
-    migration = capy_thread(
-        "migration",
+    migration = CapyCreateThreadOperator(
+        task_id="migration",
         prompt="Add type annotations to {{ params.repo }}, one module after the other, until mypy --strict passes.",
         repos=[{"repo_full_name": "{{ params.repo }}", "branch": "{{ params.branch }}"}],
+        wait_for_completion=True,
         deferrable=True,
         timeout=timedelta(hours=12),
     )
-    announce(migration.output)
+    announce(migration.output["thread"])

@@ -1,9 +1,10 @@
 """Several threads, started on a schedule.
 
 Every weekday at six, three threads start at the same time, each with a chore of its own. While they work, their tasks
-are deferred: no worker is held. When all are done, `report` logs what they made.
+are deferred: no worker is held. When all have come to rest, `report` logs what they made. A run that is cancelled stops
+those that are still at work.
 
-**Costs** three threads a run. The DAG comes paused; whoever unpauses it starts the run of its last schedule at once.
+**Costs** three threads a run, and one more for each retry after a thread that ended badly. The DAG comes paused; whoever unpauses it starts the run of its last schedule at once.
 
 **Needs** the connection `capy_default` with a default project.
 """

@@ -7,7 +7,8 @@ costs money while its task is deferred, so the pool has to count deferred tasks:
 
 Without `--include-deferred` all of them would start at once. Without the pool none would start.
 
-**Costs** one thread per service.
+**Costs** one thread per service, and one more for each retry after a thread that ended badly. A run that is cancelled
+stops those at work, and starts no more.
 
 **Needs** the connection `capy_default` with a default project, and the pool.
 """
@@ -33,7 +34,7 @@ def prompts(**context: Any) -> list[str]:
 
 @task
 def count(thread_ids: list[str]) -> int:
-    log.info("%d threads are done", len(thread_ids))
+    log.info("%d threads have come to rest", len(thread_ids))
     return len(thread_ids)
 
 

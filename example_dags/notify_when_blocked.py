@@ -5,10 +5,15 @@ that (`on_blocked="wait"`). Beside it, `watch` waits for the same thread and end
 then `tell_a_person` names the reasons and the link, or is skipped because there is nothing to tell. When the person has
 acted, the thread and the run go on by themselves.
 
-`watch` did not start the thread, so it leaves it alone (`stop_on_kill=False`); `work` stops it if the run is cancelled.
-It tells of the first block only.
+This is what `capy_thread` is for: it makes two tasks, `work.create`, which ends as soon as there is a thread, and
+`work.wait`, so that others can have the thread's id while it works. Where nobody needs the id early, one
+`CapyCreateThreadOperator` does the same.
 
-**Costs** one thread a run; a blocked one waits for two days at most.
+`work.wait` answers for the thread: it is stopped when the run is cancelled or the two days are over. `watch` only looks on
+(`stop_on_kill=False`). It tells of the first block only.
+
+**Costs** one thread a run; a blocked one waits for two days at most. A retry of `work.wait` waits for the same thread;
+where only a new one would help, it fails at once, and says to clear `work.create`.
 
 **Needs** the connection `capy_default` with a default project.
 """

@@ -1,7 +1,8 @@
 """Wait for a thread that was started elsewhere.
 
 Give the run the id of a thread that somebody started in Capy, in Slack, or in another DAG. The run succeeds when the
-thread is ready, and fails when it is blocked, archived, or not ready within six hours.
+thread is ready, and fails when it is blocked, archived, or not ready within six hours. Ready says that the agent has come
+to rest, not that its pull requests were merged.
 
 The thread is somebody else's: cancelling this run leaves it at work (`stop_on_kill=False`).
 

@@ -105,7 +105,7 @@ def cancel(stage: Stage, report: Report) -> None:
 
     def working() -> bool:
         at_work = [thread for thread in watch.threads.values() if thread.seen == "running" and thread.rested is None]
-        return bool(at_work) and watch.task_state("migration.wait") == "deferred"
+        return bool(at_work) and watch.task_state("migration") == "deferred"
 
     try:
         watch.until("its thread is at work", working)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +26,21 @@ DAGS = Path(__file__).parent / "dags"
 @contextmanager
 def alone(airflow: LocalAirflow) -> Iterator[None]:
     """Keep the running scheduler and triggerer from taking the run's tasks for theirs: it uses their database."""
-    others = ("scheduler", "triggerer")
-    for name in others:
-        airflow.component(name).stop(3)
+    others = [airflow.component(name) for name in ("scheduler", "triggerer")]
+    for component in others:
+        component.ask_to_stop()
+    for component in others:
+        component.finish(3)
     try:
         yield
     finally:
-        for name in others:
-            airflow.restart(name, timeout=120)
+        since = datetime.now(timezone.utc)
+        for component in others:
+            component.start()
+        for component in others:
+            airflow.wait_until(
+                f"{component.name} is up again", lambda name=component.name: airflow.is_up(name, since=since), 120
+            )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,8 +28,14 @@ STATES = {
 def test_mapped_deferred_and_decorated_tasks_run(how: str, airflow: LocalAirflow, capy: EmulatorControl) -> None:
     before = set(airflow.runs(DAG))
     if how == "scheduler":
-        airflow.trigger(DAG)
+        capy.script(life="forever")
+        run_id = airflow.trigger(DAG)
+        for task in ("wait[0]", "wait[1]", "ask"):
+            airflow.wait_for_deferral(DAG, run_id, task)
+        for truth in capy.threads():
+            capy.set_life(truth["id"], seconds=1)
     else:
+        capy.script(seconds=2)
         with alone(airflow):
             airflow.airflow("dags", "test", DAG)
     [run_id] = set(airflow.runs(DAG)) - before

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.demo.examples import quick_examples
 from tests.harness.processes import end_session, session_members
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Demo:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.demo", *arguments],
                 cwd=PROJECT,
-                env={**os.environ, **outside, "AIRFLOW_CONN_CAPY_DEFAULT": connection},
+                # A real Capy would be looked at every thirty seconds, which would take most of the time here.
+                env={**os.environ, **quick_examples(), **outside, "AIRFLOW_CONN_CAPY_DEFAULT": connection},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -93,16 +95,16 @@ def demo(capy: EmulatorControl, tmp_path: Path) -> Iterator[Callable[..., Demo]]
         demo.process.wait()
 
 
-@pytest.mark.parametrize("arguments", [(), ("--yes-real",), ("--repo", "acme/web")])
-def test_a_real_capy_costs_nothing_without_consent(demo: Callable[..., Demo], arguments: tuple[str, ...]) -> None:
+def test_a_real_capy_costs_nothing_without_consent(demo: Callable[..., Demo]) -> None:
     # Nobody answers at this address: a request would end the demo with another code.
     away = (
         '{"conn_type": "capy", "host": "capy.invalid/api", "password": "capy_t", "extra": {"project_id": "prj_demo"}}'
     )
-    code, output = demo(*arguments, connection=away).ended()
-    assert code == 2, output
-    assert "leads to a real Capy: https://capy.invalid/api, project prj_demo" in output
-    assert "every one of them costs money" in output
+    for started in [demo(*arguments, connection=away) for arguments in ((), ("--yes-real",), ("--repo", "acme/web"))]:
+        code, output = started.ended()
+        assert code == 2, output
+        assert "leads to a real Capy: https://capy.invalid/api, project prj_demo" in output
+        assert "every one of them costs money" in output
 
 
 def test_a_demo_that_shows_too_little_fails_and_says_what(capy: EmulatorControl, demo: Callable[..., Demo]) -> None:

@@ -57,3 +57,8 @@ def test_a_connection_can_be_tested_from_the_form(airflow: LocalAirflow, capy: E
     refused, reason = airflow.test_connection({**body, "password": "capy_wrong"})
     assert (refused, "401" in reason, "capy_wrong" in reason) == (False, True, False)
     assert capy.threads() == []
+
+
+def test_the_listener_of_run_ends_is_there_without_being_set_up(airflow: LocalAirflow) -> None:
+    found = {plugin["name"]: plugin for plugin in airflow.request("GET", "/plugins")["plugins"]}
+    assert "airflow_provider_capy.listeners.run_ends" in str(found["capy"]["listeners"])

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from airflow_provider_capy.emulator.control import EmulatorControl, ThreadTruth
+    from airflow_provider_capy.emulator.server import EmulatorProcess
     from tests.harness.airflow import LocalAirflow
+
+UNTOUCHED = (
+    "group_mapped",
+    "group_deferred",
+    "group_poke",
+    "group_skips_blocked",
+    "group_impatient",
+    "group_forgiving",
+)
 
 
 def the_thread(airflow: LocalAirflow, capy: EmulatorControl, timeout: float = 60) -> ThreadTruth:
@@ -24,33 +34,93 @@ def stopped(airflow: LocalAirflow, capy: EmulatorControl, thread_id: str) -> Thr
     return airflow.wait_until(f"{thread_id} to be stopped", probe, 60)
 
 
+@dataclass
+class Ended:
+    """A run that nobody has touched.
+
+    Attributes:
+        state: how it ended.
+        tasks: how its tasks ended.
+        waited_for: the thread of each of its waits.
+        threads: the truth about these.
+    """
+
+    state: str
+    tasks: dict[str, str]
+    waited_for: dict[str, str]
+    threads: list[ThreadTruth]
+
+
+@pytest.fixture(scope="module")
+def ended(airflow: LocalAirflow, capy_process: EmulatorProcess) -> dict[str, Ended]:
+    """Let every kind of group come to its own end, all of them at once: each of them mostly waits."""
+    capy = capy_process.control
+    capy.reset()
+    capy.script(life="forever")
+    runs = {dag_id: airflow.trigger(dag_id) for dag_id in UNTOUCHED}
+    for task_id in ("one.work.wait[0]", "one.work.wait[1]"):
+        airflow.wait_for_deferral("group_mapped", runs["group_mapped"], task_id)
+    for dag_id in ("group_deferred", "group_skips_blocked"):
+        airflow.wait_for_deferral(dag_id, runs[dag_id], "work.wait")
+    airflow.wait_for_task("group_poke", runs["group_poke"], "work.wait", {"running"})
+    for thread in capy.threads():
+        if thread["prompt"].startswith("Group group_skips_blocked"):
+            capy.set_life(thread["id"], "blocked", seconds=2)
+        elif thread["prompt"].startswith(("Group group_deferred", "Group group_poke", "First", "Second")):
+            capy.set_life(thread["id"], seconds=2)
+    states = {dag_id: airflow.wait_for_run(dag_id, run_id) for dag_id, run_id in runs.items()}
+
+    def of(dag_id: str) -> Ended:
+        tasks, run_id = airflow.tasks(dag_id, runs[dag_id]), runs[dag_id]
+        waits = {name: (task["task_id"], task["map_index"]) for name, task in tasks.items() if ".wait" in name}
+        waited_for = {
+            name: airflow.xcom(dag_id, run_id, task_id, "thread_id", map_index=map_index)
+            for name, (task_id, map_index) in waits.items()
+        }
+        threads = [capy.thread(thread_id) for thread_id in waited_for.values()]
+        return Ended(states[dag_id], {name: task["state"] for name, task in tasks.items()}, waited_for, threads)
+
+    return {dag_id: of(dag_id) for dag_id in runs}
+
+
 @pytest.mark.parametrize("dag_id", ["group_deferred", "group_poke"])
-def test_a_good_thread_lets_the_deploy_pass_and_is_not_stopped(
-    airflow: LocalAirflow, capy: EmulatorControl, dag_id: str
-) -> None:
-    run_id = airflow.trigger(dag_id)
-
-    assert airflow.wait_for_run(dag_id, run_id) == "success"
-    (thread,) = capy.threads()
-    assert airflow.task_states(dag_id, run_id) == {
-        "work.create": "success",
-        "work.wait": "success",
-        "work.stop": "success",
-        "deploy": "success",
-    }
-    assert airflow.xcom(dag_id, run_id, "deploy") == thread["id"]
-    assert thread["stops"] == []
+def test_a_good_thread_lets_the_deploy_pass_and_is_not_stopped(ended: dict[str, Ended], dag_id: str) -> None:
+    assert ended[dag_id].state == "success"
+    assert ended[dag_id].tasks == {"work.create": "success", "work.wait": "success", "deploy": "success"}
+    assert [thread["stops"] for thread in ended[dag_id].threads] == [[]]
 
 
-def assert_a_clear_does_not_take_it_for_finished(
-    airflow: LocalAirflow, dag_id: str, run_id: str, *, only_failed: bool
-) -> None:
+def test_a_blocked_thread_that_is_skipped_is_left_for_its_person(ended: dict[str, Ended]) -> None:
+    run = ended["group_skips_blocked"]
+    assert run.state == "success"
+    assert run.tasks == {"work.create": "success", "work.wait": "skipped", "deploy": "skipped"}
+    assert [(thread["run_state"], thread["stops"]) for thread in run.threads] == [("blocked", [])]
+
+
+def test_a_wait_that_times_out_stops_the_thread_and_fails_the_run(ended: dict[str, Ended]) -> None:
+    run = ended["group_impatient"]
+    assert run.state == "failed"
+    assert run.tasks == {"work.create": "success", "work.wait": "failed", "deploy": "upstream_failed"}
+    assert [(thread["run_state"], len(thread["stops"])) for thread in run.threads] == [("ready", 1)]
+
+
+def test_a_wait_that_times_out_under_soft_fail_stops_the_thread_and_fails_no_run(ended: dict[str, Ended]) -> None:
+    run = ended["group_forgiving"]
+    assert run.state == "success"
+    assert run.tasks == {"work.create": "success", "work.wait": "skipped", "deploy": "skipped"}
+    assert [(thread["run_state"], len(thread["stops"])) for thread in run.threads] == [("ready", 1)]
+
+
+def test_a_mapped_group_has_a_thread_of_its_own_for_each_prompt(ended: dict[str, Ended]) -> None:
+    run = ended["group_mapped"]
+    titles = {thread["id"]: thread["title"] for thread in run.threads}
+    assert run.state == "success"
+    assert [titles[run.waited_for[f"one.work.wait[{index}]"]] for index in (0, 1)] == ["First", "Second"]
+
+
+def assert_a_clear_does_not_take_it_for_finished(airflow: LocalAirflow, dag_id: str, run_id: str) -> None:
     """A stopped thread reads ready; whoever clears the wait is not to get a deploy of half the work."""
-    if only_failed:
-        airflow.clear_run(dag_id, run_id, only_failed=True)
-    else:
-        airflow.clear_task(dag_id, run_id, "work.wait", downstream=True)
-    airflow.wait_for_task(dag_id, run_id, "work.wait", try_number=1 + only_failed)
+    airflow.clear_task(dag_id, run_id, "work.wait", downstream=True)
     assert airflow.wait_for_run(dag_id, run_id) == "failed"
     tasks = airflow.tasks(dag_id, run_id)
     assert (tasks["work.wait"]["state"], tasks["deploy"]["try_number"]) == ("failed", 0)
@@ -72,7 +142,7 @@ def test_marking_the_run_failed_while_it_waits_stops_the_thread(
     assert airflow.wait_for_run(dag_id, run_id) == "failed"
     states = airflow.task_states(dag_id, run_id)
     assert (states["work.wait"], states["deploy"]) == ("failed", "skipped")
-    assert_a_clear_does_not_take_it_for_finished(airflow, dag_id, run_id, only_failed=True)
+    assert_a_clear_does_not_take_it_for_finished(airflow, dag_id, run_id)
 
 
 def test_marking_the_run_failed_while_the_create_is_under_way_stops_its_thread(
@@ -102,27 +172,7 @@ def test_marking_the_run_failed_between_create_and_wait_stops_the_thread(
 
     stopped(airflow, capy, the_thread(airflow, capy)["id"])
     assert airflow.wait_for_run("group_deferred", run_id) == "failed"
-    assert_a_clear_does_not_take_it_for_finished(airflow, "group_deferred", run_id, only_failed=False)
-
-
-def test_a_run_that_is_cancelled_before_its_group_begins_does_not_end_green(
-    airflow: LocalAirflow, capy: EmulatorControl
-) -> None:
-    run_id = airflow.trigger("group_after_prepare")
-    airflow.wait_for_task("group_after_prepare", run_id, "prepare", states={"running"}, timeout=90)
-
-    airflow.mark_run("group_after_prepare", run_id, "failed")
-
-    assert airflow.wait_for_run("group_after_prepare", run_id) == "failed"
-    assert capy.threads() == []
-
-
-def test_a_group_that_a_branch_has_skipped_fails_no_run(airflow: LocalAirflow, capy: EmulatorControl) -> None:
-    run_id = airflow.trigger("group_in_a_branch")
-
-    assert airflow.wait_for_run("group_in_a_branch", run_id) == "success"
-    assert airflow.task_states("group_in_a_branch", run_id)["work.create"] == "skipped"
-    assert capy.threads() == []
+    assert_a_clear_does_not_take_it_for_finished(airflow, "group_deferred", run_id)
 
 
 def test_without_stop_on_kill_the_thread_goes_on_and_the_run_still_fails(
@@ -132,61 +182,17 @@ def test_without_stop_on_kill_the_thread_goes_on_and_the_run_still_fails(
     run_id = airflow.trigger("group_left_running")
     airflow.wait_for_task("group_left_running", run_id, "work.wait", states={"deferred"}, timeout=90)
 
+    def told(words: str) -> bool:
+        return words in airflow.task_log("group_left_running", run_id, "work.wait")
+
+    airflow.wait_until("the trigger has looked", lambda: told("is running"), 60)
+
     airflow.mark_run("group_left_running", run_id, "failed")
 
     assert airflow.wait_for_run("group_left_running", run_id) == "failed"
-    time.sleep(3)
+    airflow.wait_until("the trigger has decided", lambda: told("not stopped: stop_on_kill is off"), 60)
     thread = the_thread(airflow, capy)
     assert (thread["stops"], thread["run_state"]) == ([], "running")
-
-
-def test_a_blocked_thread_that_is_skipped_is_left_for_its_person(airflow: LocalAirflow, capy: EmulatorControl) -> None:
-    capy.script(life="blocked")
-    run_id = airflow.trigger("group_skips_blocked")
-
-    assert airflow.wait_for_run("group_skips_blocked", run_id) == "success"
-    assert airflow.task_states("group_skips_blocked", run_id) == {
-        "work.create": "success",
-        "work.wait": "skipped",
-        "work.stop": "success",
-        "deploy": "skipped",
-    }
-    assert the_thread(airflow, capy)["stops"] == []
-
-
-def test_a_wait_that_times_out_stops_the_thread_and_fails_the_run(airflow: LocalAirflow, capy: EmulatorControl) -> None:
-    capy.script(life="forever")
-    run_id = airflow.trigger("group_impatient")
-
-    assert airflow.wait_for_run("group_impatient", run_id) == "failed"
-    stopped(airflow, capy, the_thread(airflow, capy)["id"])
-    assert airflow.task_states("group_impatient", run_id)["work.wait"] == "failed"
-
-
-def test_a_wait_that_times_out_under_soft_fail_stops_the_thread_and_fails_no_run(
-    airflow: LocalAirflow, capy: EmulatorControl
-) -> None:
-    capy.script(life="forever")
-    run_id = airflow.trigger("group_forgiving")
-
-    assert airflow.wait_for_run("group_forgiving", run_id) == "success"
-    stopped(airflow, capy, the_thread(airflow, capy)["id"])
-    assert airflow.task_states("group_forgiving", run_id) == {
-        "work.create": "success",
-        "work.wait": "skipped",
-        "work.stop": "success",
-        "deploy": "skipped",
-    }
-
-
-def test_a_mapped_group_has_a_thread_of_its_own_for_each_prompt(airflow: LocalAirflow, capy: EmulatorControl) -> None:
-    run_id = airflow.trigger("group_mapped")
-
-    assert airflow.wait_for_run("group_mapped", run_id) == "success"
-    threads = {thread["id"]: thread["title"] for thread in capy.threads()}
-    assert sorted(threads.values()) == ["First", "Second"]
-    waited_for = [airflow.xcom("group_mapped", run_id, "one.work.wait", "thread_id", map_index=n) for n in (0, 1)]
-    assert [threads[thread_id] for thread_id in waited_for] == ["First", "Second"]
 
 
 def test_cancelling_a_mapped_group_stops_each_of_its_threads(airflow: LocalAirflow, capy: EmulatorControl) -> None:

@@ -84,9 +84,9 @@ def waited(airflow: LocalAirflow, capy_process: EmulatorProcess) -> Waited:
         capy.script(f"[{outcome}]", life, seconds=20)
     capy.script("[timeout]", "forever")
     run_id = airflow.trigger(DAG, {"threads": threads, "secret": SECRET})
-    for mode, state in (("deferrable", "deferred"), ("reschedule", "up_for_reschedule")):
-        for outcome in LIVES:
-            airflow.wait_for_task(DAG, run_id, f"sensor_{mode}_{outcome}", {state}, timeout=300)
+    for outcome in LIVES:
+        airflow.wait_for_deferral(DAG, run_id, f"sensor_deferrable_{outcome}", timeout=300)
+        airflow.wait_for_task(DAG, run_id, f"sensor_reschedule_{outcome}", {"up_for_reschedule"}, timeout=300)
     for outcome, life in LIVES.items():
         capy.set_life(threads[outcome], life, seconds=3)
     airflow.wait_for_run(DAG, run_id, timeout=600)

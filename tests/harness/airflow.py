@@ -104,6 +104,24 @@ class LocalAirflow(PatientClient):
                         return component
         return None
 
+    def wait_for_deferral(self, dag_id: str, run_id: str, task_id: str, timeout: float = 120) -> None:
+        """Wait until a task (`task[0]` when mapped) waits in the triggerer, and may come back from there.
+
+        Airflow's scheduler fails a task that it has queued again before it heard from its executor that the process
+        which deferred the task has ended; that takes a second or more on a busy machine.
+        """
+        self.wait_for_task(dag_id, run_id, task_id, {"deferred"}, timeout)
+        instance_id = self.tasks(dag_id, run_id)[task_id]["id"]
+        self.wait_until(f"the process of {task_id} has ended", lambda: not self._is_worked_on(instance_id), timeout)
+
+    def _is_worked_on(self, instance_id: str) -> bool:
+        """Tell whether a process of the local executor is named after this task instance."""
+        for process in self.component("scheduler").members():
+            with suppress(psutil.Error):
+                if any(instance_id in part for part in process.cmdline()):
+                    return True
+        return False
+
     @property
     def environment(self) -> dict[str, str]:
         """The complete environment of the instance's processes, also right for an `airflow` command beside them."""

@@ -39,6 +39,7 @@ from airflow_provider_capy.triggers.thread import CapyThreadTrigger
 from airflow_provider_capy.hooks.capy import CapyHook
 
 with DAG("packaged", schedule=None):
+    CapyCreateThreadOperator(task_id="alone", prompt="Hello", wait_for_completion=True, deferrable=True)
     capy_thread("work", prompt="Hello")
 """
 
@@ -69,7 +70,12 @@ def check(package: Path, folder: Path) -> None:
     listed = run(environment / "bin" / "airflow", "providers", "list", "--output", "plain", cwd=empty, env=env)
     if "airflow-provider-capy" not in listed:
         sys.exit(f"`airflow providers list` does not show the provider:\n{listed}")
-    print(f"{package.name}: installs, is listed by Airflow, talks to the emulator, and its DAG parses")
+    plugins = run(environment / "bin" / "airflow", "plugins", "--output", "plain", cwd=empty, env=env)
+    if "airflow_provider_capy.listeners.run_ends" not in plugins:
+        sys.exit(f"`airflow plugins` does not show the listener of run ends:\n{plugins}")
+    print(
+        f"{package.name}: installs, is listed by Airflow with its listener, talks to the emulator, and its DAG parses"
+    )
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 POKE_INTERVAL = 1.0
 RETRY_DELAY = timedelta(seconds=2)
 # By name: this file is loaded while Airflow is still being set up, which is too early to import operators.
-WAITING = {"CapyCreateThreadOperator", "CapyThreadSensor"}
+WAITING = {"CapyCreateThreadOperator", "CapyThreadSensor", "CapyThreadWait"}
 
 
 def task_policy(task: Any) -> None:

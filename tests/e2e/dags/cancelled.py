@@ -31,6 +31,11 @@ with DAG("cancelled", schedule=None):
 with DAG("cancelled_create", schedule=None):
     CapyCreateThreadOperator(task_id="create", prompt="cut off", wait_for_completion=True, poke_interval=1)
 
+with DAG("interrupted_deferred", schedule=None):
+    CapyCreateThreadOperator(
+        task_id="work", prompt="Interrupted", wait_for_completion=True, deferrable=True, poke_interval=1
+    )
+
 with DAG("links", schedule=None):
     for deferrable in (False, True):
         where = "deferred" if deferrable else "worker"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 
 from airflow.sdk import DAG, task, task_group
@@ -20,36 +19,12 @@ for name, arguments in {
     "poke": {"deferrable": False},
     "left_running": {"deferrable": True, "stop_on_kill": False},
     "skips_blocked": {"deferrable": True, "on_blocked": "skip"},
-    "impatient": {"deferrable": True, "timeout": 4},
-    "forgiving": {"deferrable": True, "timeout": 4, "soft_fail": True},
+    "impatient": {"deferrable": True, "timeout": 8},
+    "forgiving": {"deferrable": True, "timeout": 8, "soft_fail": True},
 }.items():
     with DAG(f"group_{name}", schedule=None, default_args={"retry_delay": timedelta(seconds=1)}):
-        thread = capy_thread("work", prompt="Group {{ run_id }}", poke_interval=1, **arguments)
+        thread = capy_thread("work", prompt="Group {{ dag.dag_id }}", poke_interval=1, **arguments)
         thread >> deploy(thread.output)
-
-
-@task
-def prepare() -> None:
-    time.sleep(60)
-
-
-@task.branch
-def elsewhere() -> str:
-    return "other"
-
-
-@task
-def other() -> None:
-    """Is where the branch goes."""
-
-
-with DAG("group_after_prepare", schedule=None):
-    thread = capy_thread("work", prompt="Group {{ run_id }}", deferrable=True)
-    prepare() >> thread >> deploy(thread.output)
-
-with DAG("group_in_a_branch", schedule=None):
-    thread = capy_thread("work", prompt="Group {{ run_id }}", deferrable=True)
-    elsewhere() >> [thread.create, other()]
 
 
 @task_group
