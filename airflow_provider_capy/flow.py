@@ -97,10 +97,15 @@ class SharedClient:
             settings, limits=Limits(max_connections=None, max_keepalive_connections=in_flight)
         )
         self._gate = asyncio.Semaphore(in_flight)
+        # While some threads are looked at again, others are still to be asked to stop: those go first.
+        self._looks = asyncio.Semaphore(max(1, in_flight // 4))
 
     async def send(self, call: Call[Any], retry: RetryLimits | None = None) -> Any:
         """Send a call when it is its turn; see :meth:`~airflow_provider_capy.api.AsyncCapyClient.send`."""
-        async with self._gate:
+        if call.method != "GET":
+            async with self._gate:
+                return await self._client.send(call, retry)
+        async with self._looks, self._gate:
             return await self._client.send(call, retry)
 
     async def close(self) -> None:

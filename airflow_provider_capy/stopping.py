@@ -109,7 +109,12 @@ def request_stop(thread_id: str, retry: RetryLimits | None = None) -> Flow[StopR
 
 
 def stop_and_confirm(
-    thread_id: str, *, until: float, clock: Callable[[], float], spare_blocked: bool = False
+    thread_id: str,
+    *,
+    until: float,
+    clock: Callable[[], float],
+    spare_blocked: bool = False,
+    ask_first: bool = False,
 ) -> Flow[StopReport]:
     """Stop a thread and look until it has come to rest.
 
@@ -123,46 +128,69 @@ def stop_and_confirm(
         until: epoch seconds at which it is given up.
         clock: gives epoch seconds.
         spare_blocked: whether a thread that waits for a person, and was not asked to stop, is returned unchanged.
+        ask_first: whether it is asked before it is looked at, by whoever knows that it is to stop: a thread that was at rest
+            before counts as stopped then.
 
     Raises:
         CapyRequestError: only what no repetition of the stop can mend (401, 403, 422).
     """
     asked_at: float | None = None
-    by_us = False
+    by_us, look = False, not ask_first
     memory, state, project_id, error, pause = Memory(), "", "", "", LOOK_EVERY
     while True:
         at_least = 0.0
         try:
-            thread = yield Ask(get_thread(thread_id), NO_RETRIES)
-            state, project_id, error = thread.run_state, thread.project_id, ""
-            verdict = judge(thread, memory, _REST, clock())
-            memory = verdict.memory
-            waits_for_person = verdict.outcome is Outcome.BLOCKED and asked_at is None and not spare_blocked
-            if verdict.outcome is not None and not waits_for_person:
-                result = Found.STOPPED if by_us else Found.ALREADY_SETTLED
-                return StopReport(thread_id, result, state, stopped_by_us=by_us, project_id=project_id)
+            if look:
+                thread = yield Ask(get_thread(thread_id), NO_RETRIES)
+                state, project_id, error = thread.run_state, thread.project_id, ""
+                verdict = judge(thread, memory, _REST, clock())
+                memory = verdict.memory
+                waits_for_person = verdict.outcome is Outcome.BLOCKED and asked_at is None and not spare_blocked
+                if verdict.outcome is not None and not waits_for_person:
+                    result = Found.STOPPED if by_us else Found.ALREADY_SETTLED
+                    return StopReport(thread_id, result, state, stopped_by_us=by_us, project_id=project_id)
         except CapyNotFoundError:
             return StopReport(thread_id, Found.GONE, stopped_by_us=by_us)
         except CapyRequestError as failure:
             # Not to see it is no reason not to stop it.
             error, at_least = str(failure), getattr(failure, "retry_after", None) or 0.0
+        look = True
         if asked_at is None or (state != "ready" and clock() - asked_at >= ASK_AGAIN_AFTER):
-            try:
-                report = yield from request_stop(thread_id, NO_RETRIES)
-            except CapyRequestError as failure:
-                error, at_least = _passing(failure)
-                # It may have been processed, and a thread that then rests does so for us.
-                by_us = by_us or not isinstance(failure, (CapyConnectError, CapyRateLimitError))
+            asked = yield from _ask_once(thread_id)
+            if asked.gone:
+                return StopReport(thread_id, Found.GONE, stopped_by_us=by_us)
+            by_us = by_us or asked.by_us
+            if asked.failure:
+                error, at_least = asked.failure, asked.at_least
             else:
-                if report.result is Found.GONE:
-                    return StopReport(thread_id, Found.GONE, stopped_by_us=by_us)
-                asked_at, by_us = clock(), by_us or report.stopped_by_us
+                asked_at = clock()
         left = until - clock()
         if pause > left:
             return StopReport(thread_id, Found.NOT_CONFIRMED, state, by_us, error, project_id)
         # As long as Capy asks for, but for one last time.
         yield Pause(max(pause, min(at_least, left - LOOK_EVERY)))
         pause = min(pause * 1.5, _SLOWEST_LOOK)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What came of one stop request: ``failure`` in words when it may pass, and how many seconds it asks to wait."""
+
+    by_us: bool
+    gone: bool = False
+    failure: str = ""
+    at_least: float = 0.0
+
+
+def _ask_once(thread_id: str) -> Flow[_Asked]:
+    try:
+        report = yield from request_stop(thread_id, NO_RETRIES)
+    except CapyRequestError as error:
+        failure, at_least = _passing(error)
+        # It may have been processed, and a thread that then rests does so for us.
+        by_us = not isinstance(error, (CapyConnectError, CapyRateLimitError))
+        return _Asked(by_us, failure=failure, at_least=at_least)
+    return _Asked(report.stopped_by_us, gone=report.result is Found.GONE)
 
 
 def _passing(error: CapyRequestError) -> tuple[str, float]:

@@ -56,7 +56,7 @@ class Stopper:
                     log.warning("No thread was found for %s, whose create was cut off: %s", where, row.record.reference)
                     return "" if time.time() - row.record.sent > SOUGHT_WITHIN else None
                 until = time.time() + STOP_WITHIN
-                report = await arun(stop_and_confirm(thread_id, until=until, clock=time.time), client)
+                report = await arun(stop_and_confirm(thread_id, until=until, clock=time.time, ask_first=True), client)
         except Exception as error:  # noqa: BLE001 - one thread is not to keep the others from being stopped
             self._complain(row.row_id, f"A thread of {where} may still be at work: {type(error).__name__}: {error}")
             return None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_capy import flow as flows
-from airflow_provider_capy.api.calls import get_thread
+from airflow_provider_capy.api.calls import get_thread, stop_thread
 from airflow_provider_capy.api.retry import RetryLimits
 from airflow_provider_capy.exceptions import CapyError, CapyNotFoundError, CapyRequestError
 from airflow_provider_capy.flow import Ask, Flow, Pause, SharedClient, arun, arun_all, run
@@ -129,14 +129,18 @@ def test_flows_beside_each_other_end_as_each_does_alone(courses: list[list[tuple
     assert shared.closed == 1
 
 
-async def test_a_shared_client_has_no_more_in_flight_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_shared_client_has_no_more_in_flight_than_it_may_and_lets_stops_go_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Slow:
         now = most = 0
+        begun: ClassVar[list[str]] = []
 
         def __init__(self, _: Any, limits: Any) -> None:
             assert limits.max_connections is None
 
         async def send(self, call: Any, _: Any) -> Any:
+            Slow.begun.append(call.method)
             Slow.now += 1
             Slow.most = max(Slow.most, Slow.now)
             await asyncio.sleep(0.005)
@@ -144,9 +148,14 @@ async def test_a_shared_client_has_no_more_in_flight_than_it_may(monkeypatch: py
             return call
 
     monkeypatch.setattr("airflow_provider_capy.api.AsyncCapyClient", Slow)
-    client = SharedClient(None, in_flight=3)  # type: ignore[arg-type]
-    assert await asyncio.gather(*(client.send(number) for number in range(20))) == list(range(20))  # type: ignore[arg-type]
-    assert Slow.most == 3
+    client = SharedClient(None, in_flight=4)  # type: ignore[arg-type]
+    calls = [get_thread(f"jam_{number}") for number in range(20)] + [
+        stop_thread(f"jam_{number}") for number in range(20)
+    ]
+    assert await asyncio.gather(*(client.send(call) for call in calls)) == calls
+    assert Slow.most == 4
+    # Of four at a time one may be a look, although the looks came first.
+    assert Slow.begun[:28].count("POST") >= 20
 
 
 def test_pauses_are_slept() -> None:
