@@ -158,7 +158,8 @@ class ThreadOfTask:
             record = found
         if (thread_id := record.thread_id) is None:
             return
-        what = f"thread {thread_id} of an earlier try, which {record.ended or 'was cleared'},"
+        why = record.ended or ("was stopped" if record.was_stopped else "was cleared")
+        what = f"thread {thread_id} of an earlier try, which {why},"
         if not self.stop_on_kill:
             self._leave_old(record, thread_id, what)
             return

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 STORE_KEY = "capy_thread"
+# The XCom with the ids of threads that were stopped, of a task that stops them, or that started them.
+STOPPED_KEY = "stopped_threads"
 # How a reference begins: one that is a task's own, and one that is made of a text of the user's.
 TASKS_REFERENCE, USERS_REFERENCE = "af", "au"
 
@@ -62,6 +64,11 @@ class ThreadRecord(BaseModel):
     def was_stopped(self) -> bool:
         """Whether somebody stopped the thread, or was about to."""
         return self.fate in {Fate.STOPPING, Fate.STOPPED}
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether it may be another task that waits for the thread."""
+        return self.thread_id is not None and (bool(self.owner) or self.fate is Fate.DISPATCHED)
 
     @property
     def is_shareable(self) -> bool:

@@ -103,6 +103,21 @@ class RecordStore(Generic[R]):
             return _cause(error.__cause__ or error)
         return ""
 
+    def leave_word(self, by: str) -> str:
+        """Write that the thread was asked to stop, unless somebody else has written that already.
+
+        Returns:
+            why it could not be written; empty when it was.
+        """
+        try:
+            if (record := self.read()) is not None and not record.was_stopped:
+                self.write(record.stopping(by))
+        except CapyError as error:
+            if is_a_kill(error):
+                raise
+            return _cause(error.__cause__ or error)
+        return ""
+
 
 def is_a_kill(error: Exception) -> bool:
     """Say whether an ``on_kill`` raised this from its signal handler, in the middle of a request to the store."""

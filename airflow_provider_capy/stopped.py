@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capy.exceptions import CapyThreadStoppedError
-from airflow_provider_capy.tasking import STOPPED_KEY
+from airflow_provider_capy.records import STOPPED_KEY
 
 if TYPE_CHECKING:
     from airflow_provider_capy.records import ThreadRecord
@@ -24,8 +24,8 @@ def stopped_error(
     """
     if record is not None and record.thread_id == thread_id and record.was_stopped:
         by = record.stopped_by or "somebody"
-    elif stop := _stop_task(context["ti"], task, thread_id):
-        by = f"task {stop} of this run"
+    elif told_by := _told_by(context["ti"], task, thread_id):
+        by = f"task {told_by} of this run tells so"
     else:
         return None
     return CapyThreadStoppedError(
@@ -36,15 +36,22 @@ def stopped_error(
     )
 
 
-def _stop_task(ti: Any, task: Any, thread_id: str) -> str:
-    """Return the id of the stop task of this run that stopped the thread; those can write into no record but their own."""
+def _told_by(ti: Any, task: Any, thread_id: str) -> str:
+    """Return the id of the task of this run that tells of the stop; empty when there is none.
+
+    A stop task can write into no record but its own. The task that started the thread tells of a cancel that came before
+    this wait had a record.
+    """
     from airflow_provider_capy.operators.stop import CapyStopThreadOperator
+    from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
 
     # Mapped ones as well, whichever of their instances it was.
     kinds = {other.task_id: getattr(other, "operator_class", type(other)) for other in task.dag.tasks}
-    for stop in (task_id for task_id, kind in kinds.items() if issubclass(kind, CapyStopThreadOperator)):
+    stops = [task_id for task_id, kind in kinds.items() if issubclass(kind, CapyStopThreadOperator)]
+    starts = [task_id for task_id in task.upstream_task_ids if issubclass(kinds[task_id], CapyCreateThreadOperator)]
+    for task_id in (*stops, *starts):
         # One instance gives its list, several give a list of lists.
-        word = ti.xcom_pull(task_ids=stop, key=STOPPED_KEY)
+        word = ti.xcom_pull(task_ids=task_id, key=STOPPED_KEY)
         if any(thread_id == item or thread_id in item for item in word or () if item):
-            return str(stop)
+            return str(task_id)
     return ""

@@ -25,6 +25,7 @@ from airflow_provider_capy.links import PULL_REQUEST_URL_KEY, THREAD_URL_KEY
 if TYPE_CHECKING:
     from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.hooks.capy import CapyHook
+    from airflow_provider_capy.remembering import RecordStore
     from airflow_provider_capy.waiting import Step, Wait
 
 # Long enough for any log that is not held by the very thread that waits here.
@@ -33,7 +34,6 @@ TELL_BUDGET = 0.3
 INTERRUPT_BUDGET = 10.0
 
 THREAD_ID_KEY = "thread_id"
-STOPPED_KEY = "stopped_threads"
 SHARED_KEY = "thread_is_shared"
 
 
@@ -141,6 +141,24 @@ class CapyTask:
             # A Ctrl-C in dag.test(): the processes of real workers never see one.
             self._carry_out(stop=self._may_stop, reason="interrupted", budget=INTERRUPT_BUDGET)
             raise
+
+    def _store(self, context: Any) -> RecordStore[Any]:
+        """The task's record, as its kind of task keeps it."""
+        raise NotImplementedError
+
+    def _remember(self, context: Any, **changes: Any) -> bool:
+        """Write into the record, and say whether that worked; a failure must not hide how this try ends."""
+        return self._told(self._store(context).update(thread_id=self._at_stake, **changes))
+
+    def _leave_word_of_kill(self) -> None:
+        """Tell later tries, and whoever ends the run, that a kill has stopped the thread."""
+        if self._stopped_because and self._context is not None:
+            self._told(self._store(self._context).leave_word(f"its task was killed, {self._stopped_because}"))
+
+    def _told(self, failure: str) -> bool:
+        if failure:
+            self.log.warning("The record of thread %s could not be written: %s", self._at_stake, failure)
+        return not failure
 
     @property
     def _may_stop(self) -> bool:

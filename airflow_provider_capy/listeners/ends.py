@@ -127,7 +127,8 @@ class Ends:
     async def _see_to(self, run: tuple[str, str], ended: Iterable[Ended], rows: Sequence[Row]) -> None:
         """Write down what is to be stopped, and have it stopped."""
         for _ in range(3):
-            if found := stops(rows, ended):
+            # What befell the run says more than what that did to its task instances.
+            if found := stops(rows, sorted(ended, key=lambda end: end[1] is not None)):
                 told, contested = await self._leave_word(found)
             else:
                 await asyncio.to_thread(store.compare_and_set, closed(rows))
@@ -155,6 +156,8 @@ class Ends:
                 else:
                     changes.append((row, row.record.stopping(stop.cause.value)))
         told |= await tell(changes)
+        # A wait that begins only later has no record yet: it asks the task that started its thread.
+        await asyncio.to_thread(store.leave_word_for_waits, [row for row, _ in changes if row.record.is_waited_for])
         return told, any(row.row_id not in told for stop in found for row in stop.rows)
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,13 @@ from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.task_state_store import TaskStateStoreModel
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import and_, func, not_, or_, select, update
 
 from airflow_provider_capy.exceptions import CapyReferenceError
 from airflow_provider_capy.listeners.decisions import Row
-from airflow_provider_capy.records import STORE_KEY, ThreadRecord
+from airflow_provider_capy.records import STOPPED_KEY, STORE_KEY, ThreadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,7 +78,8 @@ def sharing(reference: str) -> list[Row]:
 def left_open() -> list[Row]:
     """Return the records that may still call for a stop although their run, or their task instance, has ended."""
     store, now = TaskStateStoreModel, datetime.now(timezone.utc)
-    held = or_(store.value.like('%"held"%'), store.value.like('%"stopping"%'))
+    may_stop = store.value.notlike('%"stop_on_kill": false%')
+    held = and_(or_(store.value.like('%"held"%'), store.value.like('%"stopping"%')), may_stop)
     # A cancelled backfill fails its queued runs without giving them an end.
     run_ended = func.coalesce(DagRun.end_date, DagRun.updated_at)
     run_over = and_(DagRun.state.in_(_RUN_OVER), run_ended.between(now - _MISSED_WITHIN, now - _HEARD_WITHIN))
@@ -84,7 +87,7 @@ def left_open() -> list[Row]:
     # A group's create that succeeded has handed its thread on.
     handed_on = and_(TaskInstance.state == "success", store.value.notlike('%"owner": ""%'))
     task_over = and_(TaskInstance.state.in_(_TASK_OVER), task_ended, not_(handed_on))
-    dispatched = store.value.like('%"dispatched"%')
+    dispatched = and_(store.value.like('%"dispatched"%'), may_stop)
     # Its task had succeeded, unless its process died before it could say so, or somebody has made something else of it.
     undone = and_(TaskInstance.state.in_(("failed", "skipped")), task_over)
     return _rows(
@@ -141,6 +144,25 @@ def compare_and_set(changes: Iterable[tuple[Row, ThreadRecord]]) -> list[bool]:
             result: Any = session.execute(query.execution_options(synchronize_session=False))
             written.append(bool(result.rowcount))
     return written
+
+
+def leave_word_for_waits(rows: Iterable[Row]) -> None:
+    """Push the XCom by which a wait that begins later learns that its thread was stopped; it goes with the thread's task."""
+    with create_session(scoped=False) as session:
+        for row in rows:
+            # Its run may have been deleted.
+            with suppress(ValueError):
+                XComModel.set(
+                    key=STOPPED_KEY,
+                    value=[row.record.thread_id],
+                    dag_id=row.dag_id,
+                    task_id=row.task_id,
+                    run_id=row.run_id,
+                    map_index=row.map_index,
+                    # Airflow's own API stores what tasks push like this.
+                    serialize=False,
+                    session=session,
+                )
 
 
 def dumped(record: ThreadRecord) -> str:

@@ -124,7 +124,6 @@ class OwningTask(CapyTask):
         self._publish_end(context, event)
         if event.outcome is Outcome.READY or (event.outcome is Outcome.BLOCKED and self.on_blocked == "succeed"):
             if error := stopped_error(context, self, self._known(context), event.thread_id):
-                self._remember(context, ended="stopped")
                 raise final(error)
             self._remember(context, succeeded=True, fate=fate_after(event.outcome))
             self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
@@ -201,19 +200,6 @@ class OwningTask(CapyTask):
 
     def _goes_on_in_next_try(self, error: BaseException) -> bool:
         return self.durable and super()._goes_on_in_next_try(error)
-
-    def _leave_word_of_kill(self) -> None:
-        """Tell later tries, and whoever ends the run, that a kill has stopped the thread."""
-        if self._stopped_because and self._context is not None:
-            by = f"its task was killed, {self._stopped_because}"
-            self._remember(self._context, ended="stopped", fate=Fate.STOPPING, stopped_by=by)
-
-    def _remember(self, context: Context, **changes: Any) -> bool:
-        """Write into the record, and say whether that worked; a failure must not hide how this try ends."""
-        failure = self._store(context).update(thread_id=self._at_stake, **changes)
-        if failure:
-            self.log.warning("The record of thread %s could not be written: %s", self._at_stake, failure)
-        return not failure
 
     def _recall(self, context: Context) -> Record | None:
         """Return what earlier tries, or the part of this one before the deferral, left."""

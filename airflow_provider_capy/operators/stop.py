@@ -10,7 +10,6 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyStopUnconfirmedError
 from airflow_provider_capy.links import THREAD_URL_KEY, CapyThreadLink
-from airflow_provider_capy.tasking import STOPPED_KEY
 from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
@@ -88,6 +87,8 @@ class CapyStopThreadOperator(BaseOperator):
             all of them.
         """
         from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+        from airflow_provider_capy.records import STOPPED_KEY
 
         store: Any = context.get("task_state_store")
         stopped = sorted(thread_ids)

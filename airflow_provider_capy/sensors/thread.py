@@ -191,18 +191,6 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         if held != before:
             store.write(held)
 
-    def _remember(self, context: Context, **changes: Any) -> bool:
-        failure = self._store(context).update(thread_id=self._at_stake, **changes)
-        if failure:
-            self.log.warning("The record of thread %s could not be written: %s", self._at_stake, failure)
-        return not failure
-
-    def _leave_word_of_kill(self) -> None:
-        """Tell later tries, and whoever ends the run, that a kill has stopped the thread."""
-        if self._stopped_because and self._context is not None:
-            by = f"its task was killed, {self._stopped_because}"
-            self._remember(self._context, fate=Fate.STOPPING, stopped_by=by)
-
     @property
     def _policy(self) -> Policy:
         return Policy(checked_on_blocked(self.on_blocked), self.fail_on_task_error)
