@@ -167,7 +167,8 @@ class Ends:
         if not record.is_shareable:
             return []
         rows = await asyncio.to_thread(store.sharing, record.reference)
-        same = [row for row in rows if row.record.thread_id == record.thread_id and row.run_id != stop.row.run_id]
+        run = (stop.row.dag_id, stop.row.run_id)
+        same = [row for row in rows if row.record.thread_id == record.thread_id and (row.dag_id, row.run_id) != run]
         return [row for row in same if row.record.fate is Fate.HELD]
 
     async def _stop(self, name: str | int, stop: Stop, told: dict[int, Row]) -> None:

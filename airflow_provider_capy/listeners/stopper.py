@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_capy.api.retry import NO_RETRIES
 from airflow_provider_capy.creating import look_up
-from airflow_provider_capy.exceptions import CapyRequestError
+from airflow_provider_capy.exceptions import CapyReferenceError, CapyRequestError
 from airflow_provider_capy.flow import SharedClient, arun
 from airflow_provider_capy.hooks.capy import CapyHook
 from airflow_provider_capy.listeners import store
@@ -39,7 +39,7 @@ class Stopper:
 
     def __init__(self) -> None:
         self._clients: dict[str, tuple[asyncio.Task[SharedClient], int]] = {}
-        self._complaints: dict[int, float] = {}
+        self._complaints: dict[int, tuple[str, float]] = {}
 
     async def stop(self, stop: Stop) -> str | None:
         """Stop a thread, and say in the log what became of it.
@@ -70,8 +70,9 @@ class Stopper:
     def _complain(self, row_id: int, words: str) -> None:
         """Tell of a failure, but not again with every sweep."""
         now = time.monotonic()
-        if now - self._complaints.get(row_id, -COMPLAIN_EVERY) >= COMPLAIN_EVERY:
-            self._complaints[row_id] = now
+        before, told_at = self._complaints.get(row_id, ("", 0.0))
+        if words != before or now - told_at >= COMPLAIN_EVERY:
+            self._complaints[row_id] = words, now
             log.warning("%s", words)
 
     async def _find(self, row: Row, client: SharedClient) -> str | None:
@@ -96,6 +97,10 @@ class Stopper:
                 try:
                     if (found := await arun(flow, client)) is not None:
                         return found.id
+                except CapyReferenceError as error:
+                    # What carries it is not this task's, or nobody knows which one is.
+                    self._complain(row.row_id, str(error))
+                    return None
                 except CapyRequestError as error:
                     self._complain(row.row_id, f"The reference {record.reference} could not be looked up: {error}")
             if time.time() >= until:

@@ -57,7 +57,7 @@ def ending_of(outcome: Outcome, *, thread_is_gone: bool, durable: bool, tries_le
     if outcome is Outcome.TIMEOUT:
         return Ending(outcome.value, stop=True, words=f"{anew} once this one is at rest")
     if outcome is Outcome.BLOCKED:
-        again = "a retry looks at it again" if durable else "a retry starts another one"
+        again = "a retry looks at it again" if durable else "a retry stops it and starts another one"
         return Ending("", stop=False, words=f"It was left as it is; {again}")
     if thread_is_gone:
         return Ending("gone", stop=False, words=f"It does not exist any more. {anew}")

@@ -145,11 +145,13 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
     def _wait_for_end(self, context: Context) -> WaitEvent:
         # The thread before all else: a wait that fails for anything that follows still has to answer for it.
         self._at_stake = self.thread_id = as_thread_id(self.thread_id)
-        self._hold(context)
+        try:
+            self._publish(context, self.thread_id, self.hook.thread_url(self.thread_id, self.project_id))
+        finally:
+            self._hold(context)
         self.poke_interval = as_seconds("poke_interval", self.poke_interval, least=0.0)
         self.timeout = as_seconds("timeout", self.timeout, least=0.0)
         checked_on_blocked(self.on_blocked)
-        self._publish(context, self.thread_id, self.hook.thread_url(self.thread_id, self.project_id))
         if self.deferrable:
             return self._look_or_defer(context)
         if self.reschedule:
@@ -183,6 +185,7 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
             raise self._wanted(final(error) if error is not None else CapyThreadError(""))
         held = ThreadRecord(
             thread_id=self.thread_id,
+            thread_url=self._published_url,
             capy_conn_id=self.capy_conn_id,
             project_id=self.project_id or "",
             stop_on_kill=self._may_stop,

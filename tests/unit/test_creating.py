@@ -10,11 +10,11 @@ import pytest
 
 from airflow_provider_capy.api import CapyClient
 from airflow_provider_capy.api.requests import CreateThreadBody
+from airflow_provider_capy.api.retry import NO_RETRIES
 from airflow_provider_capy.creating import (
     PATIENCE,
     Patience,
     create_once,
-    find_and_stop,
     find_shared,
     look_up,
     was_surely_not_processed,
@@ -33,7 +33,6 @@ from airflow_provider_capy.exceptions import (
 )
 from airflow_provider_capy.flow import Ask, Pause, run
 from airflow_provider_capy.identity import reference_from, with_reference
-from airflow_provider_capy.stopping import Found
 from tests.unit.starts import PROJECT, QUICK, settings_for
 
 if TYPE_CHECKING:
@@ -221,6 +220,14 @@ def test_a_lookup_asks_for_what_was_made_through_the_api_only(
     assert query == {"projectId": PROJECT, "origin": "api", "q": REFERENCE, "limit": "100"}
 
 
+def test_each_look_is_as_patient_as_asked_for() -> None:
+    for retry in (None, NO_RETRIES):
+        flow = look_up(REFERENCE, project_id=PROJECT, not_before=None, until=0.0, clock=time.time, retry=retry)
+        asked = next(flow)
+        assert isinstance(asked, Ask)
+        assert asked.retry is retry
+
+
 def test_looks_become_rarer_and_end_in_time() -> None:
     now = [0.0]
     flow = look_up(REFERENCE, project_id=PROJECT, not_before=None, until=12.0, clock=lambda: now[0])
@@ -294,44 +301,3 @@ def test_the_last_generation_counts(client: CapyClient, capy_emulator: EmulatorC
     assert shared(client) == (second, 1)
     capy_emulator.archive(second)
     assert shared(client) == (None, 2)
-
-
-# A kill during the create
-
-
-def stop_it(client: CapyClient, budget: float) -> Any:
-    flow = find_and_stop(
-        REFERENCE,
-        project_id=PROJECT,
-        not_before=None,
-        until=time.time() + budget,
-        clock=time.time,
-        patience=QUICK,
-    )
-    return run(flow, client)
-
-
-def test_a_thread_whose_answer_is_still_on_its_way_is_found_and_stopped(
-    client: CapyClient, capy_emulator: EmulatorControl
-) -> None:
-    [thread_id] = capy_emulator.create(BODY.prompt, origin="api", life="forever")
-    capy_emulator.fault("list_lag", "listThreads", seconds=0.3)
-    report = stop_it(client, 5.0)
-    assert (report.thread_id, report.result) == (thread_id, Found.REQUESTED)
-    assert len(capy_emulator.stops(thread_id)) == 1
-
-
-def test_nothing_is_stopped_when_nothing_is_found(client: CapyClient) -> None:
-    assert stop_it(client, 0.1) is None
-
-
-def test_a_hunt_goes_on_after_a_look_that_failed(client: CapyClient, capy_emulator: EmulatorControl) -> None:
-    [thread_id] = capy_emulator.create(BODY.prompt, origin="api", life="forever")
-    capy_emulator.fault("status", "listThreads", status=503, times=3)
-    assert stop_it(client, 10.0).thread_id == thread_id
-
-
-def test_a_hunt_that_can_never_look_says_so(client: CapyClient, capy_emulator: EmulatorControl) -> None:
-    capy_emulator.fault("status", "listThreads", status=503)
-    with pytest.raises(CapyServerError):
-        stop_it(client, 0.2)

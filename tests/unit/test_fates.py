@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
-from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSensorTimeout
 from airflow.sdk.execution_time.comms import SetTaskStateStore
 
-from airflow_provider_capy import exceptions
+from airflow_provider_capy import exceptions, stopping
+from airflow_provider_capy.identity import reference_from, with_reference
 from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator, CapyStopThreadOperator
 from airflow_provider_capy.records import STORE_KEY, ThreadRecord
@@ -42,6 +43,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         client, "policy", lambda limits, **kwargs: {**original(limits, **kwargs), "wait": lambda _: 0.002}
     )
+    monkeypatch.setattr(stopping, "LOOK_EVERY", 0.05)
 
 
 def operate(supervisor: Supervisor | None = None, *, retries: int = 0, try_number: int = 1, **arguments: Any) -> Ran:
@@ -64,7 +66,9 @@ def sense(
 ) -> Ran:
     more = {"create_task_id": "g.create"} if kind is CapyThreadWait else {}
     return run_task(
-        lambda: kind(task_id=TASK_ID, thread_id=thread_id, poke_interval=POKE, retries=retries, **more, **arguments),
+        lambda: kind(
+            task_id=TASK_ID, thread_id=thread_id, retries=retries, **more, **{"poke_interval": POKE, **arguments}
+        ),
         supervisor=supervisor,
         retries=retries,
     )
@@ -109,7 +113,7 @@ def test_a_dispatched_thread_goes_on_when_its_run_ends_by_itself(shared: bool, c
     capy_emulator.script(life="forever")
     reference = "OPS-1" if shared else None
     if shared:
-        operate(wait_for_completion=False, reference=reference)
+        capy_emulator.create(with_reference("Work", reference_from("OPS-1")), origin="api")
     record = kept(operate(wait_for_completion=False, reference=reference))
     assert (record.fate, record.shared, record.may_stop) == (DISPATCHED, shared, not shared)
 
@@ -331,6 +335,58 @@ def test_a_wait_that_is_given_nonsense_is_not_tried_again(capy_emulator: Emulato
     assert "Clear g.create" in str(ran.error)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error", "is_stopped"),
+    [
+        ({"poke_interval": "{{ 'soon' }}"}, exceptions.CapyInputError, True),
+        ({"timeout": "{{ 'later' }}"}, exceptions.CapyInputError, True),
+        ({"on_blocked": "{{ 'perhaps' }}"}, exceptions.CapyInputError, True),
+        # Without its connection nobody can stop it from here: the record tells the listener.
+        ({"capy_conn_id": "nowhere"}, AirflowNotFoundException, False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wait_that_cannot_begin_answers_for_its_thread_all_the_same(
+    mode: str, wrong: dict[str, Any], error: type[Exception], is_stopped: bool, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    ran = sense(WAIT, thread_id, **{**MODES[mode], **wrong})
+    record = kept(ran)
+    assert (ran.state, isinstance(ran.error, error)) == ("failed", True)
+    assert (record.thread_id, record.fate) == (thread_id, STOPPED if is_stopped else STOPPING)
+    assert bool(capy_emulator.stops(thread_id)) is is_stopped
+    assert ("It was stopped" in str(ran.error), "Its stop FAILED" in str(ran.error)) == (is_stopped, not is_stopped)
+
+
+def test_a_wait_without_its_connection_is_tried_again_and_holds_its_thread(capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    ran = sense(WAIT, thread_id, retries=1, capy_conn_id="nowhere")
+    assert (ran.state, kept(ran).fate, capy_emulator.stops(thread_id)) == ("up_for_retry", HELD, [])
+
+
+@pytest.mark.parametrize(("stop_on_kill", "shared"), [(True, False), (True, True), (False, False)])
+def test_a_trigger_stops_no_thread_that_is_not_its_tasks_own_to_stop(
+    stop_on_kill: bool, shared: bool, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(seconds=0.2)
+    triggers: list[Any] = []
+    ran = run_task(
+        lambda: WAIT(
+            task_id=TASK_ID,
+            thread_id=thread_id,
+            create_task_id="g.create",
+            poke_interval=POKE,
+            deferrable=True,
+            stop_on_kill=stop_on_kill,
+        ),
+        supervisor=Supervisor(others={("g.create", "thread_is_shared"): True} if shared else {}),
+        on_deferred=triggers.append,
+    )
+    assert [trigger.stop_on_kill for trigger in triggers] == [stop_on_kill and not shared]
+    assert (ran.state, kept(ran).may_stop) == ("success", stop_on_kill and not shared)
+
+
 @pytest.mark.parametrize("spared", ["stop_on_kill", "shared"])
 def test_a_wait_stops_no_thread_that_is_not_its_own_to_stop(spared: str, capy_emulator: EmulatorControl) -> None:
     [thread_id] = capy_emulator.create(life="forever")
@@ -353,6 +409,7 @@ def test_a_sensor_keeps_what_it_waits_for_before_it_waits(
             task_id=TASK_ID,
             thread_id=thread_id,
             deferrable=True,
+            poke_interval=POKE,
             stop_on_kill=False,
             project_id="prj_demo",
             **({"create_task_id": "g.create"} if kind is WAIT else {}),
@@ -380,7 +437,17 @@ def test_a_sensor_fails_for_good_on_a_thread_that_was_stopped(
     assert isinstance(ran.error, AirflowFailException)
     assert f"Thread {thread_id} was stopped (the run was marked failed), so its ready is no success" in str(ran.error)
     assert kept(ran) == before
-    assert ran.xcoms["thread_url"]
+
+
+@pytest.mark.parametrize("kind", [LONE, WAIT])
+def test_a_sensor_that_fails_on_a_thread_that_was_stopped_links_to_it(
+    kind: type[CapyThreadSensor], capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(seconds=0, age=60)
+    before = ThreadRecord(thread_id=thread_id, fate=STOPPED).model_dump(mode="json")
+    ran = sense(kind, thread_id, Supervisor(store={STORE_KEY: before}))
+    assert isinstance(ran.error, exceptions.CapyThreadStoppedError)
+    assert thread_id in ran.xcoms["thread_url"]
 
 
 def test_never_fail_is_for_a_thread_that_was_stopped_as_well(capy_emulator: EmulatorControl) -> None:
@@ -482,4 +549,4 @@ def test_a_stop_task_of_the_run_is_heard_by_whoever_waits(
         "failed" if stopped else "success",
         stopped,
     )
-    assert ("stopped (task stop of this run)" in str(ran.error)) is stopped
+    assert ("stopped (task stop of this run" in str(ran.error)) is stopped

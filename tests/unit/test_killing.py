@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import ErrorResponse, GetTaskStates, TaskStatesResult
+from airflow.sdk.execution_time.comms import DRCount, ErrorResponse, GetDRCount, GetTaskStates, TaskStatesResult
 
 from airflow_provider_capy.killing import (
+    ASKED_AT_ONCE,
+    DELETED,
     UNKNOWN,
     KillOrder,
     Standing,
@@ -101,17 +103,18 @@ def test_an_order_says_why() -> None:
 class Comms:
     """A supervisor's end of the line, with its lock."""
 
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-        self.asked: list[GetTaskStates] = []
+    def __init__(self, answer: Any, of_run: Any = None) -> None:
+        self.answer, self.of_run = answer, of_run
+        self.asked: list[Any] = []
         self.lock = threading.Lock()
 
     def send(self, message: GetTaskStates) -> Any:
         with self.lock:
             self.asked.append(message)
-            if isinstance(self.answer, Exception):
-                raise self.answer
-            return self.answer
+            answer = self.of_run if isinstance(message, GetDRCount) else self.answer
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
 
     async def asend(self, message: GetTaskStates) -> Any:
         return self.send(message)
@@ -134,7 +137,6 @@ ASK = pytest.mark.parametrize("ask", [from_trigger, ask_from_signal_handler], id
     [
         (TI, states(**{"group.task": "failed", "group.task_3": "running"}), "failed"),
         (MAPPED, states(**{"group.task": "failed", "group.task_3": "running"}), "running"),
-        (TI, TaskStatesResult(task_states={}), "gone"),
         (TI, ErrorResponse(), "unknown"),
         (TI, None, "unknown"),
         (TI, OSError("broken"), "unknown"),
@@ -150,6 +152,36 @@ def test_airflow_is_asked_for_this_very_task_instance(
     assert (question.dag_id, question.run_ids, question.task_ids) == ("dag", ["run"], ["group.task"])
     # A trigger asks for all map indexes at once, since others of the same run may be killed with it.
     assert question.map_index == (None if ask is from_trigger else ti.map_index)
+
+
+@ASK
+@pytest.mark.parametrize(
+    ("of_run", "state"),
+    [
+        (DRCount(count=0), "gone"),
+        (DRCount(count=1), "deleted"),
+        (ErrorResponse(), "unknown"),
+        (None, "unknown"),
+        (OSError("broken"), "unknown"),
+    ],
+    ids=str,
+)
+def test_what_became_of_a_task_instance_that_was_deleted_is_up_to_its_run(
+    ask: Any, of_run: Any, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comms = Comms(TaskStatesResult(task_states={}), of_run)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+    standing = ask(TI)
+    assert (standing.state, standing.is_over) == (state, state == "gone")
+    _, question = comms.asked
+    assert (question.dag_id, question.run_ids, question.states) == ("dag", ["run"], ["queued", "running"])
+
+
+@pytest.mark.parametrize("tries_left", [True, False])
+@pytest.mark.parametrize("owns", [True, False])
+def test_a_task_instance_that_begins_anew_goes_on_with_its_thread(owns: bool, tries_left: bool) -> None:
+    order = kill_order(DELETED, tries_left=tries_left, stop_on_kill=True, owns_thread=owns)
+    assert (order.stop, order.may_retry) == (False, True)
 
 
 @ASK
@@ -171,7 +203,9 @@ class Run:
         await asyncio.sleep(0.05)
         [run] = message.run_ids or []
         of_tasks = {
-            task_key(task_id, index): f"{run} {task_id} {index}" for task_id in message.task_ids for index in range(3)
+            task_key(task_id, index): f"{run} {task_id} {index}"
+            for task_id in message.task_ids
+            for index in (-1, 0, 1, 2)
         }
         return TaskStatesResult(task_states={run: of_tasks})
 
@@ -199,6 +233,41 @@ async def test_the_triggers_of_a_run_share_one_question(run: Run) -> None:
         (["one"], ["a", "b"]),
         (["two"], ["a", "b"]),
     ]
+
+
+async def test_a_run_of_many_tasks_is_asked_about_in_chunks_that_fit_into_an_address(run: Run) -> None:
+    many = [
+        SimpleNamespace(dag_id="dag", run_id="one", task_id=f"t{number}", map_index=2)
+        for number in range(2 * ASKED_AT_ONCE + 1)
+    ]
+    answers = await asyncio.gather(*map(ask_from_trigger, many))
+    assert [answer.state for answer in answers] == [f"one {ti.task_id} 2" for ti in many]
+    assert [len(question.task_ids) for question in run.asked] == [ASKED_AT_ONCE, ASKED_AT_ONCE, 1]
+    assert sorted(task_id for question in run.asked for task_id in question.task_ids) == sorted(
+        ti.task_id for ti in many
+    )
+
+
+@pytest.mark.parametrize("answer", [None, ErrorResponse(), OSError("broken")], ids=str)
+async def test_a_chunk_without_an_answer_leaves_nobody_wiser(
+    answer: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asend = run.asend
+
+    async def fails_once(message: GetTaskStates) -> Any:
+        if run.asked:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        return await asend(message)
+
+    monkeypatch.setattr(run, "asend", fails_once)
+    many = [
+        SimpleNamespace(dag_id="dag", run_id="one", task_id=f"t{number}", map_index=-1)
+        for number in range(ASKED_AT_ONCE + 1)
+    ]
+    # One that was not named in the answer would count as deleted, and its thread be stopped.
+    assert {standing.state for standing in await asyncio.gather(*map(ask_from_trigger, many))} == {"unknown"}
 
 
 async def test_whoever_comes_after_a_question_was_sent_asks_anew(run: Run) -> None:

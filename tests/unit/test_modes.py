@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
-from airflow_provider_capy import exceptions
+from airflow_provider_capy import exceptions, stopping
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
 from tests.unit.worker import TASK_ID, Ran, run_task
@@ -162,11 +162,15 @@ CASES = {
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's pauses between attempts are measured elsewhere."""
     from airflow_provider_capy.api import client
+    from airflow_provider_capy.triggers import asking, sweep
 
     original = client.policy
     monkeypatch.setattr(
         client, "policy", lambda limits, **kwargs: {**original(limits, **kwargs), "wait": lambda _: 0.002}
     )
+    for module in (asking, sweep):
+        monkeypatch.setattr(module, "wait_before", lambda *_: 0.002)
+    monkeypatch.setattr(stopping, "LOOK_EVERY", 0.05)
 
 
 @pytest.fixture

@@ -505,10 +505,50 @@ def test_neighbours_have_nothing_to_do_with_each_other(attempt, capy_emulator, c
 def test_what_is_not_durable_carries_no_line_and_is_known_only_to_whoever_ends_the_run(
     attempt, store, capy_emulator
 ) -> None:
-    first, second = attempt(durable=False), attempt(durable=False)
+    first = attempt(durable=False)
+    remember(store, fate=Fate.SETTLED)
+    second = attempt(durable=False)
     assert [thread["prompt"] for thread in capy_emulator.threads()] == ["Fix the tests"] * 2
     assert ids(capy_emulator) == [first.thread_id, second.thread_id]
     assert (store.record.thread_id, store.record.reference, store.record.fate) == (second.thread_id, "", Fate.HELD)
+
+
+@pytest.mark.parametrize(
+    ("fate", "stop_on_kill", "stopped"),
+    [
+        (Fate.HELD, True, True),
+        (Fate.DISPATCHED, True, True),
+        (Fate.STOPPING, True, True),
+        (Fate.SETTLED, True, False),
+        (Fate.LEFT, True, False),
+        (Fate.STOPPED, True, False),
+        (None, True, False),
+        (Fate.HELD, False, False),
+    ],
+)
+def test_what_is_not_durable_is_not_lost_from_sight_by_the_next_try(
+    fate, stop_on_kill, stopped, attempt, store, capy_emulator
+) -> None:
+    capy_emulator.script(life="forever")
+    first = attempt(durable=False, stop_on_kill=stop_on_kill)
+    remember(store, fate=fate)
+    second = attempt(durable=False, stop_on_kill=stop_on_kill)
+    assert ids(capy_emulator) == [first.thread_id, second.thread_id]
+    asked = [request["operation"] for request in capy_emulator.requests()]
+    assert bool(capy_emulator.stops(first.thread_id)) is stopped
+    assert ("stopThread" in asked[: asked.index("createAndStartThread", 1)]) is stopped
+    assert store.record.thread_id == second.thread_id
+
+
+def test_what_is_not_durable_starts_nothing_beside_a_thread_that_cannot_be_stopped(
+    attempt, store, capy_emulator
+) -> None:
+    first = attempt(durable=False)
+    capy_emulator.fault("status", "stopThread", status=403)
+    capy_emulator.set_life(first.thread_id, "forever")
+    with pytest.raises(CapyError, match="could not be stopped, and nothing was started"):
+        attempt(durable=False)
+    assert (ids(capy_emulator), store.record.thread_id) == ([first.thread_id], first.thread_id)
 
 
 def test_what_is_not_durable_says_where_a_lost_thread_may_be(attempt, capy_emulator) -> None:

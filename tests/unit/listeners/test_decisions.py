@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_capy.lifecycle import Fate
-from airflow_provider_capy.listeners.decisions import Cause, Row, stops
+from airflow_provider_capy.listeners.decisions import Cause, Row, closed, stops
 from airflow_provider_capy.records import ThreadRecord
 
 HELD, DISPATCHED, SETTLED, LEFT, STOPPING, STOPPED = Fate
@@ -52,7 +52,23 @@ TABLE: dict[Fate | None, set[Cause]] = {
 @pytest.mark.parametrize("cause", Cause)
 def test_the_table(fate: Fate | None, cause: Cause) -> None:
     about = "work" if cause in TASK_ENDS else None
-    assert stopped([row(fate=fate)], cause, about) == (["jam_1"] if cause in TABLE[fate] else [])
+    state = "success" if fate is DISPATCHED else "failed"
+    assert stopped([row(fate=fate, task_state=state)], cause, about) == (["jam_1"] if cause in TABLE[fate] else [])
+
+
+@pytest.mark.parametrize("cause", Cause)
+@pytest.mark.parametrize(
+    ("state", "is_held"),
+    [
+        *((state, True) for state in ("failed", "skipped", "upstream_failed", "removed")),
+        *((state, False) for state in ("success", "running", "up_for_retry", None)),
+    ],
+)
+def test_a_dispatch_whose_task_did_not_succeed_counts_as_held(state: str | None, is_held: bool, cause: Cause) -> None:
+    about = "work" if cause in TASK_ENDS else None
+    goes_on = about is not None and state not in {"failed", "skipped", "upstream_failed", "removed", "success"}
+    is_stopped = not goes_on and (is_held or cause in TABLE[DISPATCHED])
+    assert bool(stopped([row(fate=DISPATCHED, task_state=state)], cause, about)) is is_stopped
 
 
 @pytest.mark.parametrize("fate", TABLE)
@@ -120,6 +136,60 @@ def test_a_record_that_is_not_the_owners_of_this_thread_does_not_answer_for_it(s
 def test_the_end_of_a_create_is_no_end_of_a_thread_that_it_has_handed_on() -> None:
     assert stopped([row(**CREATE)], Cause.TASK_LOST, "g.create") == []
     assert stopped([row(**CREATE)], Cause.TASK_MARKED, "g.create") == ["jam_1"]
+
+
+@pytest.mark.parametrize("state", ["failed", "skipped", "upstream_failed", "removed"])
+def test_a_create_that_did_not_succeed_has_handed_nothing_on(state: str) -> None:
+    assert stopped([row(**{**CREATE, "task_state": state})], Cause.TASK_LOST, "g.create") == ["jam_1"]
+
+
+@pytest.mark.parametrize(
+    ("wait", "is_stopped"),
+    [
+        (None, True),
+        ({"fate": HELD, "task_state": "failed"}, True),
+        ({"fate": HELD, "task_state": "deferred"}, False),
+        ({"fate": SETTLED, "task_state": "success"}, False),
+        ({"fate": LEFT, "task_state": "failed"}, False),
+        ({"fate": HELD, "task_state": "failed", "thread_id": "jam_old"}, True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("map_index", [-1, 2])
+def test_a_wait_that_is_marked_before_it_has_begun_answers_for_its_creates_thread(
+    map_index: int, wait: dict[str, Any] | None, is_stopped: bool
+) -> None:
+    rows = [row(**CREATE, map_index=map_index)]
+    if wait is not None:
+        rows.append(row(**{**WAIT, "map_index": map_index, **wait}))
+    found = stopped(rows, Cause.TASK_MARKED, "g.wait", map_index)
+    assert ("jam_1" in found) is is_stopped
+    assert stopped(rows, Cause.TASK_MARKED, "g.wait", 7) == stopped(rows, Cause.TASK_MARKED, "h.wait", map_index) == []
+
+
+@pytest.mark.parametrize("run_state", ["failed", "success", "running"])
+@pytest.mark.parametrize(
+    ("create", "wait", "fate"),
+    [
+        *((HELD, fate, fate) for fate in (SETTLED, LEFT, STOPPED, None)),
+        *((HELD, fate, "open") for fate in (HELD, DISPATCHED, STOPPING)),
+        *((fate, SETTLED, "open") for fate in (DISPATCHED, SETTLED, LEFT, STOPPING, STOPPED)),
+    ],
+)
+def test_what_a_create_has_handed_on_ends_as_its_wait_has_left_it(
+    create: Fate, wait: Fate | None, fate: Any, run_state: str
+) -> None:
+    rows = [row(**CREATE, fate=create, run_state=run_state), row(**WAIT, fate=wait, run_state=run_state)]
+    is_closed = fate != "open" and run_state != "running"
+    assert closed(rows) == ([(rows[0], rows[0].record.model_copy(update={"fate": fate}))] if is_closed else [])
+
+
+@pytest.mark.parametrize("stranger", [None, {"map_index": 1}, {"thread_id": "jam_old"}, {"task_id": "h.wait"}], ids=str)
+def test_what_no_wait_has_taken_over_is_not_closed(stranger: dict[str, Any] | None) -> None:
+    over = {"map_index": 0, "run_state": "failed"}
+    others = [] if stranger is None else [row(**{**WAIT, **over, "fate": SETTLED, **stranger})]
+    assert closed([row(**CREATE, **over), *others]) == []
+    assert closed([row(run_state="failed")]) == []
 
 
 # Who and how often

@@ -1,63 +1,54 @@
-"""The stopper against an emulated Capy: what an end calls for is stopped, and every record of it knows."""
+"""Ends that were heard, and those that a sweep finds, against an emulated Capy: who has to know does, and who stops is asked."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
+import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
-from airflow_provider_capy import stopping
-from airflow_provider_capy.api import AsyncCapyClient
-from airflow_provider_capy.flow import IN_FLIGHT
 from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.listeners import stopper
-from airflow_provider_capy.listeners.decisions import Row
-from airflow_provider_capy.listeners.stopper import Stopper
-from airflow_provider_capy.listeners.store import dumped
-from airflow_provider_capy.records import OPEN, ThreadRecord
+from airflow_provider_capy.listeners.ends import Ends
+from tests.unit.listeners.memory import at_work, stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from airflow_provider_capy.emulator.control import EmulatorControl
     from airflow_provider_capy.listeners.handover import End
+    from tests.unit.listeners.memory import Store
 
 HELD, DISPATCHED, SETTLED, LEFT, STOPPING, STOPPED = Fate
 MARKED_FAILED: End = ("dag", "run", None, -1, "failed", True)
 FAILED: End = ("dag", "run", None, -1, "failed", False)
 
 
-def at_work(capy: EmulatorControl, copies: int = 1, **fields: Any) -> list[str]:
-    return capy.create(life="forever", copies=copies, age=60, **fields)
-
-
-async def seen_to(stopping_: Stopper, seconds: float = 60.0) -> None:
+async def seen_to(one: Ends, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while True:
         await asyncio.sleep(0.02)
-        if stopping_.is_idle:
+        if one.is_idle:
             return
         assert time.monotonic() < deadline
 
 
-async def hear(*ends: End) -> None:
-    one = Stopper()
-    one.take(ends)
+async def hear(*heard: End) -> Ends:
+    one = Ends()
+    one.take(heard)
     await seen_to(one)
-    assert one._clients == {}
+    assert one._the_stopper is None or one._the_stopper._clients == {}
+    return one
 
 
-async def sweep() -> None:
-    one = Stopper()
+async def sweep(one: Ends | None = None) -> None:
+    one = one or Ends()
     one.sweep()
     await seen_to(one)
-
-
-def stopped(capy: EmulatorControl) -> set[str]:
-    return {thread["id"] for thread in capy.threads() if thread["stops"]}
 
 
 async def test_what_an_end_calls_for_is_stopped_and_the_rest_goes_on(capy: EmulatorControl, store: Store) -> None:
@@ -145,107 +136,12 @@ async def test_the_thread_of_a_record_that_was_deleted_meanwhile_is_stopped_all_
     assert stopped(capy) == {thread_id}
 
 
-async def test_the_thread_of_a_create_without_an_answer_is_found_by_its_reference(
-    capy: EmulatorControl, store: Store
-) -> None:
-    [ours] = at_work(capy, prompt="Work\n\nAirflow reference: af1", origin="api")
-    at_work(capy, prompt="Work\n\nAirflow reference: af2", origin="api")
-    row = store.keep(None, reference="af1")
-    await hear(MARKED_FAILED)
-    assert stopped(capy) == {ours}
-    assert (store.fate(row), store.rows[row].record.thread_id) == (STOPPED, ours)
-
-
-async def test_the_thread_of_a_create_whose_process_tells_it_after_all_is_stopped(
-    capy: EmulatorControl, store: Store
-) -> None:
-    [thread_id] = at_work(capy)
-    row = store.keep(None, reference="af1")
-    one = Stopper()
-    one.take([MARKED_FAILED])
-    await asyncio.sleep(0.15)
-    store.write(row, thread_id=thread_id)
-    await seen_to(one)
-    assert stopped(capy) == {thread_id}
-
-
-@pytest.mark.parametrize(("age", "fate"), [(10.0, STOPPING), (10_000.0, SETTLED)])
-async def test_a_create_whose_thread_nobody_finds_is_given_up_only_when_it_is_old(
-    age: float, fate: Fate, capy: EmulatorControl, store: Store
-) -> None:
-    row = store.keep(None, reference="af1", sent_at=time.time() - age)
-    await hear(MARKED_FAILED)
-    assert (store.fate(row), stopped(capy)) == (fate, set())
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"kind": "status", "status": 503},
-        {"kind": "status", "status": 502, "body": "html"},
-        {"kind": "status", "status": 429, "retry_after": 0},
-        {"kind": "reset"},
-        {"kind": "error_after", "status": 500},
-    ],
-    ids=lambda fault: f"{fault['kind']} {fault.get('status', '')}",
-)
-async def test_a_capy_that_fails_for_a_while_is_sat_out(
-    fault: dict[str, Any], capy: EmulatorControl, store: Store
-) -> None:
-    for operation in ("getThread", "stopThread"):
-        capy.fault(operation=operation, times=12, **fault)
-    [thread_id] = at_work(capy)
-    row = store.keep(thread_id)
-    await hear(MARKED_FAILED)
-    assert (store.fate(row), stopped(capy)) == (STOPPED, {thread_id})
-
-
-async def test_one_that_cannot_be_stopped_keeps_no_other_at_work(
-    capy: EmulatorControl, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    forbidden, missing, fine = at_work(capy, 3)
-    capy.fault("status", "stopThread", status=403, match=forbidden)
-    rows = [store.keep(forbidden), store.keep(missing, "b", capy_conn_id="nowhere"), store.keep(fine, "c")]
-    await hear(MARKED_FAILED)
-    assert [store.fate(row) for row in rows] == [STOPPING, STOPPING, STOPPED]
-    warnings = [record.getMessage() for record in caplog.records if record.name == stopper.__name__]
-    assert len([line for line in warnings if "may still be at work" in line]) == 2
-    assert capy.token not in caplog.text
-
-
-async def test_many_are_asked_beside_each_other_and_not_all_at_once(
-    capy: EmulatorControl, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = most = 0
-    clients = set()
-    send = AsyncCapyClient.send
-
-    async def counted(self: AsyncCapyClient, *args: Any, **kwargs: Any) -> Any:
-        nonlocal now, most
-        clients.add(self)
-        now += 1
-        most = max(most, now)
-        try:
-            return await send(self, *args, **kwargs)
-        finally:
-            now -= 1
-
-    monkeypatch.setattr(AsyncCapyClient, "send", counted)
-    for number, thread_id in enumerate(at_work(capy, 200)):
-        store.keep(thread_id, map_index=number)
-    await hear(MARKED_FAILED)
-    assert len(stopped(capy)) == 200
-    assert {row.record.fate for row in store.rows.values()} == {STOPPED}
-    assert IN_FLIGHT / 2 < most <= IN_FLIGHT
-    assert len(clients) == 1
-
-
 async def test_an_end_that_is_heard_again_while_its_threads_are_being_stopped_asks_once(
     capy: EmulatorControl, store: Store
 ) -> None:
     [thread_id] = at_work(capy, stop_seconds=0.5)
     store.keep(thread_id)
-    one = Stopper()
+    one = Ends()
     for _ in range(4):
         one.take([MARKED_FAILED, ("dag", "run", "work", -1, "", True)])
         one.sweep()
@@ -260,7 +156,7 @@ async def test_what_a_person_did_is_waited_for_until_it_is_committed(
 ) -> None:
     [thread_id] = at_work(capy)
     row = store.keep(thread_id, run_state="running")
-    one = Stopper()
+    one = Ends()
     one.take([end])
     await asyncio.sleep(0.1)
     assert stopped(capy) == set()
@@ -330,4 +226,156 @@ async def test_a_thread_whose_finish_a_task_has_seen_is_not_said_to_have_been_st
     sensors = store.keep(finished, "sensor", fate=SETTLED, task_state="success")
     await hear(MARKED_FAILED)
     # A sensor that is cleared now must not fail: it saw the thread finish, and nobody has stopped it.
-    assert (store.fate(sensors), stopped(capy)) == (SETTLED, set())
+    assert store.fate(sensors) == SETTLED
+
+
+# Whoever else has to know
+
+
+USERS = "au0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("fields", "fate"),
+    [
+        ({}, STOPPING),
+        # All DAGs of one schedule have runs of the same id.
+        ({"dag_id": "another", "run_id": "run"}, STOPPING),
+        ({"fate": DISPATCHED}, DISPATCHED),
+        ({"fate": SETTLED}, SETTLED),
+        ({"fate": LEFT}, LEFT),
+        ({"thread_id": "jam_another"}, HELD),
+        ({"reference": "au1"}, HELD),
+    ],
+    ids=str,
+)
+async def test_whoever_waits_for_the_same_thread_in_another_run_hears_of_the_stop(
+    fields: dict[str, Any], fate: Fate, capy: EmulatorControl, store: Store
+) -> None:
+    [thread_id] = at_work(capy)
+    store.keep(thread_id, reference=USERS)
+    known = {"thread_id": thread_id, "reference": USERS, "run_id": "another", "run_state": "running", "shared": True}
+    row = store.keep(**{**known, **fields})
+    await hear(MARKED_FAILED)
+    assert stopped(capy) == {thread_id}
+    assert store.fate(row) == fate
+    assert store.rows[row].record.stopped_by == ("the run was marked failed" if fate is STOPPING else "")
+
+
+async def test_a_reference_of_a_tasks_own_is_in_no_other_run(
+    capy: EmulatorControl, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [thread_id] = at_work(capy)
+    store.keep(thread_id, reference="af1")
+    monkeypatch.setattr(store, "sharing", None)
+    await hear(MARKED_FAILED)
+    assert stopped(capy) == {thread_id}
+
+
+async def test_a_sibling_that_was_contested_hears_of_a_stop_that_is_under_way(
+    capy: EmulatorControl, store: Store
+) -> None:
+    [thread_id] = at_work(capy, stop_seconds=0.3)
+    row, sibling = store.keep(thread_id), store.keep(thread_id, "sensor")
+    store.contested[sibling] = {"thread_url": "https://capy"}
+    await hear(MARKED_FAILED)
+    assert (store.fate(row), store.fate(sibling), len(capy.stops(thread_id))) == (STOPPED, STOPPING, 1)
+    assert store.rows[sibling].record.thread_url == "https://capy"
+    await sweep()
+    assert store.fate(sibling) == STOPPED
+
+
+@pytest.mark.parametrize(
+    ("run_state", "wait", "fate"), [("failed", LEFT, LEFT), ("success", SETTLED, SETTLED), ("running", SETTLED, HELD)]
+)
+@pytest.mark.parametrize("how", ["heard", "swept"])
+async def test_a_thread_that_was_handed_on_is_closed_with_its_run(
+    how: str, run_state: str, wait: Fate, fate: Fate, capy: EmulatorControl, store: Store
+) -> None:
+    [thread_id] = at_work(capy)
+    create = store.keep(thread_id, "g.create", owner="g.wait", task_state="success", run_state=run_state)
+    store.keep(thread_id, "g.wait", fate=wait, run_state=run_state)
+    await (hear(("dag", "run", None, -1, run_state, False)) if how == "heard" else sweep())
+    assert (store.fate(create), stopped(capy), store.rows[create].record.stopped_by) == (fate, set(), "")
+
+
+# Sweeps
+
+
+async def test_what_a_sweep_has_judged_is_judged_again_only_when_it_has_changed(
+    capy: EmulatorControl, store: Store
+) -> None:
+    [thread_id] = at_work(capy)
+    row = store.keep(thread_id, fate=DISPATCHED, task_state="success")
+    one = Ends()
+    for _ in range(3):
+        await sweep(one)
+    assert (store.left, store.asked, stopped(capy)) == (3, ["run"], set())
+    store.rows[row] = replace(store.rows[row], task_state="failed")
+    await sweep(one)
+    assert (store.asked, stopped(capy)) == (["run"] * 2, {thread_id})
+
+
+async def test_a_thread_that_was_not_seen_at_rest_is_judged_again(
+    capy: EmulatorControl, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopper, "STOP_WITHIN", 0.2)
+    [thread_id] = at_work(capy, stop_seconds=1000)
+    row = store.keep(thread_id, fate=STOPPING)
+    one = Ends()
+    await sweep(one)
+    await sweep(one)
+    assert (store.fate(row), store.asked) == (STOPPING, ["run"] * 2)
+    capy.set_life(thread_id, "forever")
+    await sweep(one)
+    assert store.fate(row) == STOPPED
+
+
+async def test_sweeps_do_not_overlap(store: Store) -> None:
+    store.hold = threading.Event()
+    one = Ends()
+    for _ in range(3):
+        one.sweep()
+        await asyncio.sleep(0.02)
+    store.hold.set()
+    await seen_to(one)
+    assert store.left == 1
+    await sweep(one)
+    assert store.left == 2
+
+
+async def test_a_run_that_fails_keeps_a_sweep_from_no_other(
+    capy: EmulatorControl, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, fine = at_work(capy, 2)
+    store.keep(broken, run_id="broken")
+    store.keep(fine)
+    store.broken = {"broken"}
+    one = Ends()
+    await sweep(one)
+    assert stopped(capy) == {fine}
+    assert "Run broken of DAG dag: its threads may still be at work" in caplog.text
+
+
+# What it costs
+
+
+async def test_a_process_in_which_nothing_is_to_be_stopped_has_nothing_of_capys_api() -> None:
+    with mock.patch.dict(sys.modules):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "airflow_provider_capy"]:
+            del sys.modules[name]
+        fresh: Any = importlib.import_module("airflow_provider_capy.listeners.ends")
+        fresh.store.of_run = lambda *_: []
+        one = fresh.Ends()
+        one.take([MARKED_FAILED])
+        await seen_to(one)
+        ours = {name.partition(".")[2] for name in sys.modules if name.startswith("airflow_provider_capy.")}
+    assert ours == {
+        "exceptions",
+        "lifecycle",
+        "listeners",
+        "listeners.decisions",
+        "listeners.ends",
+        "listeners.store",
+        "records",
+    }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capy.listeners import handover, stopper
+from airflow_provider_capy.listeners import ends, handover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,8 +36,8 @@ def until(what: Callable[[], Any], seconds: float = 30.0) -> Any:
 class Heard(list[Any]):
     """Takes the place of what stops threads."""
 
-    def take(self, ends: list[End]) -> None:
-        self.append((threading.current_thread().name, ends))
+    def take(self, heard: list[End]) -> None:
+        self.append((threading.current_thread().name, heard))
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def nobody_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
     heard = Heard()
-    monkeypatch.setattr(stopper, "Stopper", lambda: heard)
+    monkeypatch.setattr(ends, "Ends", lambda: heard)
     yield heard
     if handover._the_thread is not None:
         loop = handover._the_thread._loop

@@ -1,11 +1,10 @@
-"""The listener comes along with the provider, can be turned off, and its helper ends with its scheduler."""
+"""The listener comes along with the provider, and can be turned off."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 from airflow.sdk.module_loading import import_string
@@ -13,10 +12,7 @@ from airflow.sdk.module_loading import import_string
 from airflow_provider_capy.listeners import run_ends
 from airflow_provider_capy.plugins.run_ends import CapyPlugin, _listeners
 from airflow_provider_capy.provider_info import get_provider_info
-from tests.harness.settings import with_bytecode, without_airflow
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.harness.settings import with_bytecode
 
 
 def test_the_metadata_names_the_plugin() -> None:
@@ -49,20 +45,3 @@ def test_what_every_component_loads_imports_no_client_and_no_models() -> None:
     }
     assert {name.partition(".")[0] for name in imported} <= {"airflow", "airflow_provider_capy", "pluggy"}
     assert not {name for name in imported if name.startswith("airflow.models")}
-
-
-@pytest.mark.parametrize("how", ["its pipe is closed", "its parent is another"])
-def test_a_helper_ends_with_its_scheduler(how: str, tmp_path: Path) -> None:
-    parent = os.getpid() if how == "its pipe is closed" else 1
-    environment = {**with_bytecode(without_airflow(os.environ)), "AIRFLOW_HOME": str(tmp_path)}
-    with subprocess.Popen(
-        [sys.executable, "-m", "airflow_provider_capy.listeners", str(parent)],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as helper:
-        assert helper.stdin is not None
-        if parent != 1:
-            helper.stdin.close()
-        assert helper.wait(120) == 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from sqlalchemy import create_engine
@@ -29,6 +30,8 @@ class Ended(Base):
     run_id: Mapped[str] = mapped_column(default="run")
     task_id: Mapped[str] = mapped_column(default="task")
     map_index: Mapped[int] = mapped_column(default=3)
+    # Airflow's come back with their time zone; SQLite keeps none.
+    end_date: ClassVar[Any] = None
 
 
 Ended.__module__ = "airflow.models.something"
@@ -83,6 +86,26 @@ def test_each_hook_hands_its_end_on_after_the_commit(
     assert handed_on == []
     session.commit()
     assert handed_on == [[end]]
+
+
+@pytest.mark.parametrize(("seconds", "heard"), [(None, True), (0, True), (5, True), (60, False), (86_400, False)])
+@pytest.mark.parametrize("hear", [run_ends.on_dag_run_failed, run_ends.on_dag_run_success])
+def test_a_run_that_was_over_long_before_has_not_ended_now(
+    hear: Any, seconds: float | None, heard: bool, session: Session, ended: Ended, handed_on: list[list[End]]
+) -> None:
+    ended.end_date = None if seconds is None else datetime.now(timezone.utc) - timedelta(seconds=seconds)
+    hear(ended, MANUALLY)
+    session.commit()
+    assert bool(handed_on) is heard
+
+
+def test_a_task_instance_that_was_over_is_marked_now(
+    session: Session, ended: Ended, handed_on: list[list[End]]
+) -> None:
+    ended.end_date = datetime.now(timezone.utc) - timedelta(days=1)
+    run_ends.on_task_instance_failed(None, ended, "x")
+    session.commit()
+    assert len(handed_on) == 1
 
 
 def test_what_is_rolled_back_has_not_ended(session: Session, ended: Ended, handed_on: list[list[End]]) -> None:

@@ -18,7 +18,7 @@ from airflow.models.taskinstance import TaskInstance
 from sqlalchemy import create_engine, delete, event, insert, select
 from sqlalchemy.orm import Session
 
-from airflow_provider_capy.identity import Record
+from airflow_provider_capy.identity import Record, reference_from
 from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.listeners import store
 from airflow_provider_capy.records import STORE_KEY, ThreadRecord
@@ -159,7 +159,13 @@ def test_what_cannot_be_read_hides_no_other(garbage: str, airflow: Airflow) -> N
     assert [row.task_id for row in store.of_run("dag", "one")] == ["work"]
 
 
-LONG_AGO, MISSED, JUST_NOW = ago(days=8), ago(minutes=5), ago(seconds=10)
+LONG_AGO, MISSED, JUST_NOW = timedelta(days=8), timedelta(minutes=5), timedelta(seconds=10)
+OF_A_GROUP = {"owner": "g.wait"}
+
+
+def at(before: timedelta | None) -> datetime | None:
+    """The tests may come to this long after they were collected."""
+    return None if before is None else datetime.now(timezone.utc) - before
 
 
 @pytest.mark.parametrize(
@@ -179,6 +185,7 @@ LONG_AGO, MISSED, JUST_NOW = ago(days=8), ago(minutes=5), ago(seconds=10)
         (HELD, ("running", None), ("failed", MISSED), True),
         (HELD, ("running", None), ("success", MISSED), True),
         (HELD, ("running", None), ("failed", JUST_NOW), False),
+        (HELD, ("running", None), ("failed", LONG_AGO), False),
         (HELD, ("running", None), ("running", None), False),
         (HELD, ("running", None), ("up_for_retry", MISSED), False),
         (HELD, ("running", None), ("deferred", None), False),
@@ -187,16 +194,51 @@ LONG_AGO, MISSED, JUST_NOW = ago(days=8), ago(minutes=5), ago(seconds=10)
         (DISPATCHED, ("failed", JUST_NOW), ("success", MISSED), False),
         (DISPATCHED, ("success", MISSED), ("success", MISSED), False),
         (DISPATCHED, ("running", None), ("success", MISSED), False),
+        # Its process died before it could say that it had succeeded, or somebody has marked it since.
+        (DISPATCHED, ("running", None), ("failed", MISSED), True),
+        (DISPATCHED, ("running", None), ("skipped", MISSED), True),
+        (DISPATCHED, ("success", MISSED), ("failed", MISSED), True),
+        (DISPATCHED, ("running", None), ("failed", JUST_NOW), False),
+        (DISPATCHED, ("running", None), ("up_for_retry", MISSED), False),
     ],
 )
 def test_what_is_left_open(
     fate: Fate | None, run: tuple[str, Any], task: tuple[str, Any] | None, found: bool, airflow: Airflow
 ) -> None:
-    airflow.run("one", *run)
+    airflow.run("one", run[0], at(run[1]))
     if task is not None:
-        airflow.task("one", "work", *task)
+        airflow.task("one", "work", task[0], at(task[1]))
     airflow.keep("one", "work", record(fate))
     assert [row.task_id for row in store.left_open()] == (["work"] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("run", "task_state", "found"),
+    [
+        (("running", None), "success", False),
+        (("running", None), "failed", True),
+        (("running", None), "skipped", True),
+        (("failed", MISSED), "success", True),
+        (("success", MISSED), "success", True),
+    ],
+)
+def test_a_create_that_has_handed_its_thread_on_is_not_left_open_while_its_run_goes_on(
+    run: tuple[str, Any], task_state: str, found: bool, airflow: Airflow
+) -> None:
+    airflow.run("one", run[0], at(run[1]))
+    airflow.task("one", "g.create", task_state, at(MISSED))
+    airflow.keep("one", "g.create", record(HELD, **OF_A_GROUP))
+    assert [row.task_id for row in store.left_open()] == (["g.create"] if found else [])
+
+
+def test_whoever_shares_a_reference_of_the_users_own_is_found_in_every_run(airflow: Airflow) -> None:
+    ours = reference_from("OPS_1")
+    for run_id, reference in (("one", ours), ("two", ours), ("three", reference_from("OPS-1")), ("four", "")):
+        airflow.run(run_id)
+        airflow.keep(run_id, "work", record(reference=reference))
+    airflow.keep("two", "other", record(reference=ours), key="another_key")
+    assert sorted(row.run_id for row in store.sharing(ours)) == ["one", "two"]
+    assert store.sharing("au%") == []
 
 
 # As Airflow 3.3.2 writes it: the run is in the columns; a bulk request names its runs in its body.
@@ -213,7 +255,7 @@ def bulk(dag_id: str = "dag", run_id: str = RUN, state: str = "failed") -> dict[
     ("event_", "when", "extra", "dag_id", "run_id", "marked"),
     [
         ("patch_dag_run", MISSED, CLICK, "dag", RUN, True),
-        ("patch_dag_run", MISSED - timedelta(seconds=20), CLICK, "dag", RUN, True),
+        ("patch_dag_run", MISSED + timedelta(seconds=20), CLICK, "dag", RUN, True),
         ("bulk_dag_runs", MISSED, bulk(), "~", None, True),
         ("bulk_dag_runs", MISSED, bulk(), "dag", None, True),
         ("bulk_dag_runs", MISSED, bulk(run_id=RUN.replace("_", "X")), "~", None, False),
@@ -230,11 +272,39 @@ def bulk(dag_id: str = "dag", run_id: str = RUN, state: str = "failed") -> dict[
     ],
 )
 def test_whether_it_was_a_person_is_in_the_audit_log(
-    event_: str, when: datetime, extra: dict[str, Any], dag_id: str, run_id: str | None, marked: bool, airflow: Airflow
+    event_: str, when: timedelta, extra: dict[str, Any], dag_id: str, run_id: str | None, marked: bool, airflow: Airflow
 ) -> None:
-    airflow.run(RUN, "failed", MISSED)
-    airflow.log(event_, when, extra, dag_id, run_id)
+    airflow.run(RUN, "failed", ago(minutes=5))
+    airflow.log(event_, NOW - when, extra, dag_id, run_id)
     assert store.was_marked_failed("dag", RUN) is marked
+
+
+UNREADABLE = [
+    "",
+    "failed",
+    '"failed"',
+    '["failed"]',
+    '{"state": ["failed"',
+    '{"actions": "failed"}',
+    '{"actions": ["failed"]}',
+    '{"actions": [{"action": "failed"}]}',
+    '{"actions": [{"entities": "failed"}]}',
+    '{"actions": [{"entities": [{"state": "failed"}, "failed"]}]}',
+    '{"actions": null, "failed": true}',
+]
+
+
+@pytest.mark.parametrize("event_", ["patch_dag_run", "bulk_dag_runs"])
+@pytest.mark.parametrize("garbage", UNREADABLE)
+def test_what_cannot_be_read_in_the_audit_log_is_no_click_and_hides_none(
+    garbage: str, event_: str, airflow: Airflow
+) -> None:
+    airflow.run(RUN, "failed", ago(minutes=5))
+    for dag_id in ("dag", "~"):
+        airflow.write(Log, event=event_, dttm=ago(minutes=5), dag_id=dag_id, run_id=RUN, extra=garbage)
+    assert store.was_marked_failed("dag", RUN) is False
+    airflow.log("patch_dag_run", ago(minutes=5), CLICK, "dag", RUN)
+    assert store.was_marked_failed("dag", RUN) is True
 
 
 def test_a_run_that_goes_on_or_is_gone_was_not_marked(airflow: Airflow) -> None:

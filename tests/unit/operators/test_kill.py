@@ -92,6 +92,19 @@ def test_a_kill_while_the_operator_waits(
     assert fate in str(ran.error)
 
 
+@pytest.mark.parametrize("standing", ["running", "unknown"])
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_kill_with_tries_left_stops_what_no_next_try_goes_on_with(
+    durable: bool, standing: str, capy: EmulatorControl
+) -> None:
+    ran = killed(
+        lambda: run_task(operator(retries=2, durable=durable), supervisor=Supervisor(standing=standing), retries=2),
+        lambda: capy.requests("getThread"),
+    )
+    [truth] = capy.threads()
+    assert (ran.state, bool(truth["stops"])) == ("up_for_retry", not durable)
+
+
 def test_a_kill_with_stop_on_kill_off_leaves_the_thread_and_ends_the_task(capy: EmulatorControl) -> None:
     ran = killed(
         lambda: run_task(operator(stop_on_kill=False), supervisor=Supervisor(standing="failed")),
@@ -102,12 +115,20 @@ def test_a_kill_with_stop_on_kill_off_leaves_the_thread_and_ends_the_task(capy: 
     assert "stop_on_kill is off" in str(ran.error)
 
 
-@pytest.mark.parametrize("durable", [True, False])
-@pytest.mark.parametrize(("standing", "retries", "stopped"), [("failed", 0, True), ("running", 1, False)])
+@pytest.mark.parametrize(
+    ("standing", "retries", "durable", "stopped"),
+    [
+        ("failed", 0, True, True),
+        ("failed", 0, False, True),
+        ("running", 1, True, False),
+        # No next try knows the thread.
+        ("running", 1, False, True),
+    ],
+)
 def test_a_kill_while_the_create_is_under_way_waits_for_its_answer(
-    standing: str, retries: int, stopped: bool, durable: bool, capy: EmulatorControl
+    standing: str, retries: int, durable: bool, stopped: bool, capy: EmulatorControl
 ) -> None:
-    capy.fault("slow", "createAndStartThread", seconds=1.5)
+    capy.fault("slow", "createAndStartThread", seconds=0.8)
     supervisor = Supervisor(standing=standing)
     ran = killed(
         lambda: run_task(operator(retries=retries, durable=durable), supervisor=supervisor, retries=retries),

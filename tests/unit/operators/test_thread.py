@@ -283,7 +283,13 @@ def test_one_id_that_is_none_leaves_no_other_at_work(capy_emulator: EmulatorCont
             Ending("timeout", True, "A retry starts a new thread once this one is at rest"),
         ),
         (Outcome.BLOCKED, False, True, True, Ending("", False, "It was left as it is; a retry looks at it again")),
-        (Outcome.BLOCKED, False, False, True, Ending("", False, "It was left as it is; a retry starts another one")),
+        (
+            Outcome.BLOCKED,
+            False,
+            False,
+            True,
+            Ending("", False, "It was left as it is; a retry stops it and starts another one"),
+        ),
         (
             Outcome.POLL_FAILED,
             False,
