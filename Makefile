@@ -10,7 +10,7 @@ SERVICES_INSTALLED := $(SERVICES)/.installed
 SIDE_BY_SIDE := --numprocesses 6 --dist worksteal
 
 .PHONY: help install lint format types test test-unit test-e2e services test-crash cancel-matrix cancel-selection \
-	demo airflow bench bench-triggerer build package-check clean
+	demo airflow bench bench-triggerer bench-ends bench-mass soak build package-check clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -59,7 +59,7 @@ services: $(SERVICES_INSTALLED) ## PostgreSQL, Redis and Chromium, for what foll
 test-crash: services ## kill workers at every step of a create, retry and clear: exactly one thread each
 	$(SERVICES)/bin/python -m pytest -m crash tests/e2e
 
-cancel-matrix: services ## every way to cancel, clear and kill, the racy ones 20 times: about an hour
+cancel-matrix: services ## every way to cancel, clear and kill, the racy ones 20 times: about three hours
 	$(SERVICES)/bin/python -m tests.cancel $(ARGS)
 
 cancel-selection: services ## the part of it that every change has to pass
@@ -76,6 +76,15 @@ bench: $(INSTALLED) ## what waiting and importing cost, beside the peers: about 
 
 bench-triggerer: services ## a thousand waits in a real triggerer on PostgreSQL, beside as many that only sleep
 	$(SERVICES)/bin/python -m tests.bench.real $(ARGS)
+
+bench-ends: services ## what the listener of run ends costs API server and scheduler, on and off: about 15 minutes
+	$(SERVICES)/bin/python -m tests.bench.ends $(ARGS)
+
+bench-mass: services ## a run of a thousand deferred waits, cancelled: when each thread was asked to stop
+	$(SERVICES)/bin/python -m tests.bench.mass $(ARGS)
+
+soak: services ## LocalExecutor and Celery under a stream of run ends: no hang, zombie or leak; about half an hour
+	$(SERVICES)/bin/python -m tests.bench.soak $(ARGS)
 
 build: $(INSTALLED) ## wheel and sdist into dist/
 	$(BIN)/python -m build --installer uv
