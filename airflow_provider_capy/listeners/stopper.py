@@ -80,9 +80,9 @@ class Stopper:
         until = time.time() + FOUND_WITHIN
         record = row.record
         while True:
-            for now in await asyncio.to_thread(store.of_run, row.dag_id, row.run_id):
-                if now.row_id == row.row_id and now.record.thread_id:
-                    return now.record.thread_id
+            now = await asyncio.to_thread(store.again, row)
+            if now is not None and now.record.thread_id:
+                return now.record.thread_id
             if record.reference:
                 # An older thread with a reference of the user's own is not this task's.
                 not_before = record.intended if record.is_shareable else None

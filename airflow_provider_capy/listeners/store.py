@@ -70,6 +70,11 @@ def of_run(dag_id: str, run_id: str) -> list[Row]:
     return _rows(and_(TaskStateStoreModel.dag_id == dag_id, TaskStateStoreModel.run_id == run_id))
 
 
+def again(row: Row) -> Row | None:
+    """Return a row as it stands now; ``None`` when it was deleted."""
+    return next(iter(_rows(TaskStateStoreModel.id == row.row_id)), None)
+
+
 def sharing(reference: str) -> list[Row]:
     """Return the records of every run that found its thread by this reference of the user's own."""
     return _rows(TaskStateStoreModel.value.contains(json.dumps(reference), autoescape=True))

@@ -74,6 +74,10 @@ class Store:
     def fate(self, row_id: int) -> Fate | None:
         return self.rows[row_id].record.fate
 
+    def again(self, row: Row) -> Row | None:
+        self.asked.append(row.run_id)
+        return self.rows.get(row.row_id)
+
     def of_run(self, dag_id: str, run_id: str) -> list[Row]:
         self.asked.append(run_id)
         if self.failures or run_id in self.broken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -136,6 +137,8 @@ def test_the_records_of_a_run_come_with_how_task_and_run_stand(airflow: Airflow)
     airflow.queries.clear()
     first, second = sorted(store.of_run("dag", "one"), key=lambda row: row.row_id)
     assert len(airflow.queries) == 1
+    assert store.again(first) == first
+    assert store.again(replace(first, row_id=999)) is None
     assert (first.row_id, first.record, json.loads(first.stored)) == (row_id, kept, kept.model_dump(mode="json"))
     assert (first.dag_id, first.run_id, first.task_id, first.map_index) == ("dag", "one", "work", -1)
     assert (first.task_state, first.run_state) == ("up_for_retry", "failed")
