@@ -110,6 +110,8 @@ class Ends:
                     await self._see_to(run, ended, await asyncio.to_thread(store.of_run, *run))
                 except Exception:
                     log.exception("Run %s of DAG %s: its threads may still be at work", run[1], run[0])
+                    for row in found:
+                        self._judged.pop(row.row_id, None)
         finally:
             self._sweeping = False
 

@@ -355,6 +355,10 @@ async def test_a_run_that_fails_keeps_a_sweep_from_no_other(
     await sweep(one)
     assert stopped(capy) == {fine}
     assert "Run broken of DAG dag: its threads may still be at work" in caplog.text
+    # The next sweep judges it again, although nothing about it has changed.
+    store.broken = set()
+    await sweep(one)
+    assert stopped(capy) == {broken, fine}
 
 
 # What it costs
