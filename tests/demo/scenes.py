@@ -126,7 +126,8 @@ def cancel(stage: Stage, report: Report) -> None:
     report.expect(f"the thread was at rest {took:.1f} s after its run was marked as failed", seen=stopped)
     report.expect(
         f"the cancelled run ended as {watch.state}, its next task is {watch.task_state('announce')}",
-        seen=watch.state == "failed" and watch.task_state("announce") == "skipped",
+        # Not the run's state: on SQLite, Airflow's scheduler may write over what a person has marked.
+        seen=watch.task_state("migration") == "failed" and watch.task_state("announce") == "skipped",
     )
 
 

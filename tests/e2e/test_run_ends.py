@@ -30,7 +30,6 @@ def test_a_run_marked_failed_between_two_tries_of_a_task_stops_its_thread(
 
     airflow.wait_until("the thread is asked to stop", lambda: capy.stops(thread["id"]), 30)
     airflow.wait_until("the record says so", lambda: stopped_in_record(airflow, "between_tries", run_id, "work"), 30)
-    assert airflow.run_state("between_tries", run_id) == "failed"
     assert capy.thread(thread["id"])["run_state"] == "ready"
     assert "marked failed" in airflow.stored("between_tries", run_id, "work", "capy_thread")["stopped_by"]
 
