@@ -222,6 +222,12 @@ class CapyTask:
         if self._in_create:
             # The create is under way: its answer, which carries the id, is worth the seconds that are left.
             self._kill, self._stop_after_create = kill, order.stop
+            if order.stop:
+                # It may not come in time, and a next try has to know that this one was over, or cleared.
+                self._stopped_because = order.reason
+                telling = threading.Thread(target=self._leave_word_of_kill, name="capy-word", daemon=True)
+                telling.start()
+                telling.join(TELL_BUDGET)
             return
         raise kill
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
+from airflow.sdk.execution_time import comms
 
 from airflow_provider_capy.exceptions import CapyThreadError
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
@@ -138,6 +139,10 @@ def test_a_kill_while_the_create_is_under_way_waits_for_its_answer(
     assert (ran.state, bool(truth["stops"])) == ("up_for_retry" if retries else "failed", stopped)
     assert ran.xcoms["thread_id"] == truth["id"]
     assert truth["id"] in str(ran.error)
+    # Should the answer not come in time, the next try knows all the same that this one was over, or cleared.
+    written = [message.value for message in supervisor.messages if isinstance(message, comms.SetTaskStateStore)]
+    early = [value for value in written if value["thread_id"] is None and value["fate"] == "stopping"]
+    assert bool(early) is (stopped and durable)
 
 
 def test_a_kill_before_the_create_starts_nothing(capy: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> None:
