@@ -48,8 +48,8 @@ class Attempt:
 
     Attributes:
         clear_number: how often the run was cleared, by whichever of its tasks (``dag_run.clear_number``).
-        max_tries: of this task instance; its clear raises it, also of one that runs, and nothing else does. ``None`` when
-            it is not known.
+        max_tries: of this task instance; its clear raises it, and nothing else does. For one that runs Airflow does so as a
+            rule, and its ``on_kill`` leaves word. ``None`` when it is not known.
         retries: of the task as its DAG stands now: a clear counts ``max_tries`` anew from it, so that a changed one can
             hide a clear. ``None`` when it is not known.
     """
