@@ -20,6 +20,7 @@ from airflow.sdk.exceptions import (
 
 from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError, CapyThreadError
 from airflow_provider_capy.killing import KILL_BUDGET, STOP_BUDGET, THREAD_KEY, ask_from_signal_handler, kill_order
+from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY, THREAD_URL_KEY
 
 if TYPE_CHECKING:
@@ -290,6 +291,13 @@ class CapyTask:
         with CapyClient(settings) as client:
             limits = RetryLimits(attempts=3, total=budget, base=0.1, cap=0.2)
             return run(request_stop(thread_id, limits), client).in_words
+
+    def _stop_for_good(self, context: Any, thread_id: str, timeout: float) -> str:
+        """Stop a thread of which the record says already that it is being stopped, and say what became of it."""
+        is_over, words = self._stop_confirmed(thread_id, timeout)
+        if is_over:
+            self._remember(context, fate=Fate.STOPPED)
+        return words[0].upper() + words[1:]
 
     def _stop_confirmed(self, thread_id: str, timeout: float) -> tuple[bool, str]:
         """Stop a thread where there is time, and say whether it is over and what became of it."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # A task that succeeded is none of these, unless somebody has marked it, or its process died before it could say so.
 _CUT_OFF = frozenset({"failed", "skipped", "upstream_failed", "removed"})
-_OVER = frozenset({"failed", "success", "skipped", "upstream_failed", "removed"})
+TASK_OVER = _CUT_OFF | {"success"}
 
 
 class Cause(str, Enum):
@@ -57,7 +57,7 @@ class Row:
     @property
     def is_over(self) -> bool:
         """Whether no process of this task goes on with the thread."""
-        return self.run_is_over or self.task_state in _OVER
+        return self.run_is_over or self.task_state in TASK_OVER
 
     @property
     def run_is_over(self) -> bool:

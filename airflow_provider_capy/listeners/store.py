@@ -16,7 +16,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import and_, func, not_, or_, select, update
 
 from airflow_provider_capy.exceptions import CapyReferenceError
-from airflow_provider_capy.listeners.decisions import Row
+from airflow_provider_capy.listeners.decisions import TASK_OVER, Row
 from airflow_provider_capy.records import STOPPED_KEY, STORE_KEY, ThreadRecord
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.sql.elements import ColumnElement
 
-_TASK_OVER = ("failed", "success", "skipped", "upstream_failed", "removed")
 _RUN_OVER = ("failed", "success")
 # Whoever has heard an end has this long to see to it before a sweep does; ends of a week ago are nobody's any more.
 _HEARD_WITHIN = timedelta(seconds=60)
@@ -91,7 +90,7 @@ def left_open() -> list[Row]:
     task_ended = TaskInstance.end_date.between(now - _MISSED_WITHIN, now - _HEARD_WITHIN)
     # A group's create that succeeded has handed its thread on.
     handed_on = and_(TaskInstance.state == "success", store.value.notlike('%"owner": ""%'))
-    task_over = and_(TaskInstance.state.in_(_TASK_OVER), task_ended, not_(handed_on))
+    task_over = and_(TaskInstance.state.in_(TASK_OVER), task_ended, not_(handed_on))
     dispatched = and_(store.value.like('%"dispatched"%'), may_stop)
     # Its task had succeeded, unless its process died before it could say so, or somebody has made something else of it.
     undone = and_(TaskInstance.state.in_(("failed", "skipped")), task_over)

@@ -170,10 +170,7 @@ class OwningTask(CapyTask):
         word = {"ended": ended, "fate": Fate.STOPPING, "stopped_by": f"its task, {ended}"}
         if not self._remember(context, **word) and tries_left:
             return "It was left running, since a retry could not be told that it was stopped"
-        is_over, words = self._stop_confirmed(thread_id, STOP_TIMEOUT)
-        if is_over:
-            self._remember(context, fate=Fate.STOPPED)
-        return words[0].upper() + words[1:]
+        return self._stop_for_good(context, thread_id, STOP_TIMEOUT)
 
     def _fate_of_unwatched(self, context: Context, error: Exception) -> str:
         """Do the same for a thread whose triggerer gave up."""

@@ -68,7 +68,4 @@ class CapyThreadWait(CapyThreadSensor):
             self._let_go(context, event)
             return "It was left running, since stop_on_kill is off or another task started it"
         self._remember(context, fate=Fate.STOPPING, stopped_by=f"{self.task_id} failed for good")
-        is_over, words = self._stop_confirmed(self._at_stake, STOP_TIMEOUT)
-        if is_over:
-            self._remember(context, fate=Fate.STOPPED)
-        return f"{words[0].upper()}{words[1:]}. {anew}"
+        return f"{self._stop_for_good(context, self._at_stake, STOP_TIMEOUT)}. {anew}"
