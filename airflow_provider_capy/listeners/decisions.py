@@ -100,13 +100,21 @@ def stops(rows: Sequence[Row], causes: Iterable[tuple[Cause, str | None, int]]) 
 
 
 def closed(rows: Sequence[Row]) -> list[tuple[Row, ThreadRecord]]:
-    """Return what the records of a run that is over are to say, where a task has handed its thread on to another's wait."""
-    changes = []
+    """Return what the records of a run that is over are to say, where another of its tasks has seen to their thread."""
+    fates: list[tuple[Row, Fate | None]] = []
     for row in rows:
         owner = _owner_of(row, rows)
-        if row.record.fate is Fate.HELD and owner is not None and owner.record.fate not in OPEN and row.run_is_over:
-            changes.append((row, row.record.model_copy(update={"fate": owner.record.fate})))
-    return changes
+        if row.record.fate is Fate.HELD and owner is not None and owner.record.fate not in OPEN:
+            fates.append((row, owner.record.fate))
+        elif row.record.fate is Fate.DISPATCHED and _came_to_its_end(row, rows):
+            fates.append((row, Fate.SETTLED))
+    return [(row, row.record.model_copy(update={"fate": fate})) for row, fate in fates if row.run_is_over]
+
+
+def _came_to_its_end(row: Row, rows: Sequence[Row]) -> bool:
+    """Say whether another task of the run saw a dispatched thread come to its own end: nothing of it is left to stop."""
+    thread_id = row.record.thread_id
+    return any(other.record.thread_id == thread_id and other.record.fate is Fate.SETTLED for other in rows)
 
 
 def _belongs_to(row: Row, rows: Sequence[Row], task_id: str, map_index: int) -> bool:
@@ -122,7 +130,7 @@ def _calls_for_stop(row: Row, rows: Sequence[Row], cause: Cause) -> bool:
         return False
     by_itself = row.task_state not in _CUT_OFF
     if record.fate is Fate.DISPATCHED and by_itself:
-        return cause in {Cause.RUN_MARKED_FAILED, Cause.TASK_MARKED}
+        return cause in {Cause.RUN_MARKED_FAILED, Cause.TASK_MARKED} and not _came_to_its_end(row, rows)
     if cause is Cause.TASK_MARKED or not record.owner:
         return True
     # A thread that a group's create has handed on is its wait's, which may only be about to begin.

@@ -173,7 +173,9 @@ def test_a_wait_that_is_marked_before_it_has_begun_answers_for_its_creates_threa
     [
         *((HELD, fate, fate) for fate in (SETTLED, LEFT, STOPPED, None)),
         *((HELD, fate, "open") for fate in (HELD, DISPATCHED, STOPPING)),
-        *((fate, SETTLED, "open") for fate in (DISPATCHED, SETTLED, LEFT, STOPPING, STOPPED)),
+        (DISPATCHED, SETTLED, SETTLED),
+        *((DISPATCHED, fate, "open") for fate in (HELD, LEFT, STOPPED)),
+        *((fate, SETTLED, "open") for fate in (SETTLED, LEFT, STOPPING, STOPPED)),
     ],
 )
 def test_what_a_create_has_handed_on_ends_as_its_wait_has_left_it(
@@ -244,3 +246,19 @@ def test_creates_without_an_answer_are_kept_apart() -> None:
 def test_nothing_ended_stops_nothing() -> None:
     assert stops([row()], []) == []
     assert stops([], [(Cause.RUN_FAILED, None, -1)]) == []
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_a_dispatched_thread_that_a_sensor_saw_come_to_its_own_end_is_not_stopped(cause: Cause) -> None:
+    rows = [row(fate=DISPATCHED, task_state="success"), row(2, "sensor", fate=SETTLED, task_state="success")]
+    other = row(3, "other", thread_id="jam_2", fate=HELD)
+
+    assert stopped(rows, cause, "work" if cause in TASK_ENDS else None) == []
+    if cause not in TASK_ENDS:
+        assert stopped([*rows, other], cause) == ["jam_2"]
+
+
+@pytest.mark.parametrize("fate", [fate for fate in Fate if fate is not SETTLED])
+def test_only_its_own_end_keeps_a_dispatched_thread_from_being_stopped(fate: Fate) -> None:
+    rows = [row(fate=DISPATCHED, task_state="success"), row(2, "sensor", fate=fate, task_state="success")]
+    assert stopped(rows, Cause.RUN_MARKED_FAILED) == ["jam_1"]
