@@ -75,7 +75,7 @@ ROWS: tuple[Row, ...] = (
     Row("5f-success", "creating task marked success, create under way",
         of((LONE[:1], stopped_success), (GROUPS[:1], stopped_failed), (DISPATCH, Promise(STOPPED, RUNNING))),
         acts.mark_create("success"), phase=phases.creating(), marks_success=True),
-    Row("5i", "creating task that has succeeded marked failed", of((DISPATCH, Promise(STOPPED, RUNNING))),
+    Row("5i", "creating task that has succeeded marked failed", of((DISPATCH, Promise(STOPPED, "*"))),
         acts.mark_create("failed"), cancels=False, selection=DISPATCH),
     Row("8a", "DAG paused while it waits", of((WAYS, Promise(KEPT, RUNNING))), acts.pause, variant="paused",
         cancels=False),
