@@ -128,12 +128,11 @@ class WaitEvent(BaseModel):
         return read
 
 
-def error_of(event: WaitEvent, *, fate: str) -> CapyError | None:
-    """Return the error that an event means, or ``None`` when it is a success or a skip by policy.
+def error_of(event: WaitEvent) -> CapyError:
+    """Return the error that an event means; what became of the thread is for whoever raises it to add.
 
     Args:
         event: how the wait ended; a blocked one is an error here, the policy was applied before.
-        fate: what became of the thread and what a retry will do; ends every message.
     """
     thread, url = event.thread, event.thread_url
     name = f"Thread {event.thread_id}"
@@ -141,31 +140,30 @@ def error_of(event: WaitEvent, *, fate: str) -> CapyError | None:
     if event.outcome is Outcome.ARCHIVED:
         state = thread.get("run_state")
         stale = f" (its run state still reads {state!r})" if state not in {None, "archived"} else ""
-        return CapyThreadArchivedError(f"{name} was archived{stale}, which is not a success: {url}. {fate}", **known)
+        return CapyThreadArchivedError(f"{name} was archived{stale}, which is not a success: {url}", **known)
     if event.outcome is Outcome.BLOCKED:
         reasons = ", ".join(thread.get("blocked_on") or ["a person"])
-        return CapyThreadBlockedError(f"{name} is blocked on {reasons}; a person must act: {url}. {fate}", **known)
+        return CapyThreadBlockedError(f"{name} is blocked on {reasons}; a person must act: {url}", **known)
     if event.outcome is Outcome.TASK_ERROR:
         failed = ", ".join(str(t.get("identifier")) for t in thread.get("tasks", []) if t.get("status") == "error")
-        return CapyThreadTaskError(f"{name} is ready, but its task {failed} failed: {url}. {fate}", **known)
+        return CapyThreadTaskError(f"{name} is ready, but its task {failed} failed: {url}", **known)
     if event.outcome is Outcome.TIMEOUT:
         seen = f"last seen {thread['run_state']!r}" if thread else "never seen"
-        return CapyThreadTimeoutError(f"{name} had not settled in time, {seen}: {url}. {fate}", **known)
+        return CapyThreadTimeoutError(f"{name} had not settled in time, {seen}: {url}", **known)
     if event.outcome is Outcome.POLL_FAILED:
-        return _poll_error(event, fate, known)
-    return None
+        return _poll_error(event, known)
+    return CapyThreadError(f"{name} ended as {event.outcome.value}, which is no failure: {url}", **known)
 
 
-def _poll_error(event: WaitEvent, fate: str, known: dict[str, str]) -> CapyError:
+def _poll_error(event: WaitEvent, known: dict[str, str]) -> CapyError:
     failure = event.failure
     if failure is None:
-        return CapyThreadError(f"Polling thread {event.thread_id} failed for a reason that was lost. {fate}", **known)
+        return CapyThreadError(f"Polling thread {event.thread_id} failed for a reason that was lost", **known)
     cause = failure.exception()
     if failure.at_once:
-        cause.args = (f"{failure.message}. {fate}",)
         return cause
     error = CapyPollError(
-        f"Polling thread {event.thread_id} failed {failure.failures} times in a row, last: {failure.message}. {fate}",
+        f"Polling thread {event.thread_id} failed {failure.failures} times in a row, last: {failure.message}",
         **known,
     )
     error.__cause__ = cause

@@ -30,11 +30,6 @@ KILL_BUDGET = 4.3
 GATHER_FOR = 0.05
 ASKED_AT_ONCE = 100
 
-# A triggerer that was just started gets its triggers by fifties; the first question waits for a pause of so many seconds,
-# and no longer than this.
-QUIET_FOR = 2.0
-QUIET_BY = 30.0
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -192,42 +187,6 @@ async def told_by_its_end(ti: Any, thread_id: str) -> str:
     return str(told["outcome"]) if isinstance(told, dict) and told.get("thread_id") == thread_id else ""
 
 
-def warm_up_soon(ti: Any) -> None:
-    """Ask once in each triggerer, ahead of any kill, as soon as no more triggers arrive.
-
-    Its supervisor takes seconds, and on a busy machine a minute, to build what answers the first question, and hands out
-    no triggers meanwhile: asked at once, it would hold up a thousand that are on their way.
-
-    Args:
-        ti: the trigger's task instance; ``None`` under ``dag.test()``.
-    """
-    if ti is None:
-        return
-    loop = asyncio.get_running_loop()
-    if (warming := _WARMING.get(loop)) is None:
-        # A task of nobody's: the trigger that happened to come first may end before it is its turn.
-        warming = _WARMING[loop] = _Warming()
-        warming.task = contextvars.Context().run(loop.create_task, warming.run(ti))
-    warming.latest = loop.time()
-
-
-class _Warming:
-    """The one question of a triggerer that is asked for its own sake."""
-
-    latest = 0.0
-    task: asyncio.Task[None] | None = None
-
-    async def run(self, ti: Any) -> None:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + QUIET_BY
-        while True:
-            left = min(self.latest + QUIET_FOR, until) - loop.time()
-            if left <= 0:
-                break
-            await asyncio.sleep(left)
-        await ask_from_trigger(ti)
-
-
 def ask_from_signal_handler(ti: Any, budget: float = ASK_BUDGET) -> Standing:
     """Ask from a worker's signal handler, within a bound.
 
@@ -261,7 +220,6 @@ def ask_from_signal_handler(ti: Any, budget: float = ASK_BUDGET) -> Standing:
 _QUESTIONS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], _SharedQuestion]] = (
     weakref.WeakKeyDictionary()
 )
-_WARMING: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Warming] = weakref.WeakKeyDictionary()
 
 
 async def shielded(work: Awaitable[None], budget: float) -> bool:

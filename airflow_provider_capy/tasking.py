@@ -27,12 +27,10 @@ if TYPE_CHECKING:
     from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.hooks.capy import CapyHook
     from airflow_provider_capy.remembering import RecordStore
-    from airflow_provider_capy.waiting import Step, Wait
+    from airflow_provider_capy.waiting import Wait
 
 # Long enough for any log that is not held by the very thread that waits here.
 TELL_BUDGET = 0.3
-# Nobody kills a process that was interrupted from a terminal.
-INTERRUPT_BUDGET = 10.0
 
 THREAD_ID_KEY = "thread_id"
 SHARED_KEY = "thread_is_shared"
@@ -112,36 +110,6 @@ class CapyTask:
         self._push(context, THREAD_KEY, event.thread or None)
         for request in event.thread.get("pull_requests", [])[:1]:
             self._publish_pull_request(context, request["url"])
-
-    def _look(self, context: Any, wait: Wait, *, told_elsewhere: bool = False) -> Step:
-        """Look at the thread once, push what that taught, and log what changed.
-
-        Args:
-            context: of the task.
-            wait: takes the look in.
-            told_elsewhere: whether whoever goes on with the wait tells the thread's state again.
-        """
-        try:
-            step = wait.saw(self.hook.get_thread(wait.thread_id), time.time())
-        except CapyRequestError as error:
-            step = wait.failed(error, time.time())
-        self._publish_seen(context, wait)
-        if step.line and not (told_elsewhere and step.event is None and not step.warning):
-            (self.log.warning if step.warning else self.log.info)("%s", step.line)
-        return step
-
-    def _wait_here(self, context: Any, wait: Wait) -> WaitEvent:
-        """Wait on the worker."""
-        try:
-            while True:
-                step = self._look(context, wait)
-                if step.event is not None:
-                    return step.event
-                time.sleep(step.look_again_in)
-        except KeyboardInterrupt:
-            # A Ctrl-C in dag.test(): the processes of real workers never see one.
-            self._carry_out(stop=self._may_stop, reason="interrupted", budget=INTERRUPT_BUDGET)
-            raise
 
     def _store(self, context: Any) -> RecordStore[Any]:
         """The task's record, as its kind of task keeps it."""

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout
-
-from airflow_provider_capy.exceptions import CapyError, CapyThreadError
-from airflow_provider_capy.lifecycle import Fate, Outcome, Policy, fate_after
-from airflow_provider_capy.tasking import THREAD_ID_KEY, CapyTask, final
+from airflow_provider_capy.exceptions import CapyError
+from airflow_provider_capy.lifecycle import Fate, Outcome, fate_after
+from airflow_provider_capy.task_waits import WaitingTask
+from airflow_provider_capy.tasking import THREAD_ID_KEY
 from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import Context
+    from airflow.sdk.exceptions import AirflowTaskTimeout
 
     from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.identity import Record
     from airflow_provider_capy.remembering import RecordStore
-    from airflow_provider_capy.waiting import Wait
 
 STOP_TIMEOUT = 60.0
-# Airflow's own timeout of a deferral runs neither our event nor our on_kill: it only catches a dead triggerer.
-BACKSTOP = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,92 +65,37 @@ def ending_of(outcome: Outcome, *, thread_is_gone: bool, durable: bool, tries_le
     return Ending(outcome.value, stop=True, words="")
 
 
-class OwningTask(CapyTask):
+class OwningTask(WaitingTask):
     """Mixed into an operator that starts a thread and may wait for it.
 
     Attributes:
         timeout: seconds the thread may take, or ``None``.
-        deferrable: whether the triggerer waits.
         durable: whether a retry goes on with the thread.
-        on_blocked: see :class:`~airflow_provider_capy.lifecycle.Policy`.
-        execution_timeout: Airflow's own.
     """
 
     timeout: float | timedelta | str | None
-    deferrable: bool
     durable: bool
-    on_blocked: Any
-    execution_timeout: timedelta | None
 
     _owns_thread = True
+    _word_of_success: ClassVar[dict[str, Any]] = {"succeeded": True}
     _spared = False
     # Epoch seconds from which the task's own timeout counts, once it is known.
     _started_at: float | None = None
 
-    def _wait(self, record: Record, policy: Policy, poll_interval: float, deadline: float | None) -> Wait:
-        from airflow_provider_capy.waiting import Wait
+    def _take_up(self, context: Context) -> None:
+        self._recall(context)
 
-        thread_id = record.thread_id or ""
-        return Wait(
-            thread_id,
-            thread_url=lambda project_id: self.hook.thread_url(thread_id, project_id or record.project_id),
-            policy=policy,
-            poll_interval=poll_interval,
-            deadline=deadline,
-        )
+    def _result(self, event: WaitEvent) -> str:
+        return event.thread_id
 
-    def _defer(self, record: Record, policy: Policy, poll_interval: float, deadline: float | None) -> None:
-        # Parsing a DAG needs no trigger, and Airflow's base of one costs more than this whole module.
-        from airflow_provider_capy.triggers.thread import CapyThreadTrigger
-
-        trigger = CapyThreadTrigger(
-            thread_id=record.thread_id or "",
-            capy_conn_id=self.capy_conn_id,
-            project_id=record.project_id,
-            poll_interval=poll_interval,
-            deadline=deadline,
-            on_blocked=policy.on_blocked,
-            fail_on_task_error=policy.fail_on_task_error,
-            stop_on_kill=self._may_stop,
-        )
-        backstop = None if deadline is None else timedelta(seconds=max(deadline - time.time(), 0.0) + BACKSTOP)
-        self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)  # type: ignore[attr-defined]
-
-    def _conclude(self, context: Context, event: WaitEvent) -> str:
-        from airflow_provider_capy.stopped import stopped_error
-
-        self._publish_end(context, event)
-        if event.outcome is Outcome.READY or (event.outcome is Outcome.BLOCKED and self.on_blocked == "succeed"):
-            if error := stopped_error(context, self, self._known(context), event.thread_id):
-                raise final(error)
-            self._remember(context, succeeded=True, fate=fate_after(event.outcome))
-            self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
-            return event.thread_id
-        if event.outcome is Outcome.BLOCKED and self.on_blocked == "skip":
-            self._remember(context, succeeded=True, fate=fate_after(event.outcome))
-            raise AirflowSkipException(f"Thread {event.thread_id} is blocked, left as it is: {event.thread_url}")
-        raise self._error(event, self._fate(context, event, self._will_retry(self._error(event, ""))))
-
-    def _error(self, event: WaitEvent, fate: str) -> BaseException:
-        from airflow_provider_capy.events import error_of
-
-        error = error_of(event, fate=fate)
-        if event.outcome is Outcome.TIMEOUT and self._is_execution_timeout():
-            return AirflowTaskTimeout(str(error))
-        return error if error is not None else CapyThreadError(f"Unknown outcome {event.outcome!r}")
-
-    def _fate(self, context: Context, event: WaitEvent, tries_left: bool) -> str:
-        """Do what an ended wait calls for, and say what became of the thread and what a retry will do."""
-        ending = ending_of(
-            event.outcome,
-            thread_is_gone=event.thread_is_gone,
-            durable=self.durable,
-            tries_left=tries_left,
-        )
+    def _fate(self, context: Context, event: WaitEvent | None, *, again: bool) -> str:
+        if event is None:
+            return self._fate_of_unwatched(context, again=again)
+        ending = ending_of(event.outcome, thread_is_gone=event.thread_is_gone, durable=self.durable, tries_left=again)
         if ending.stop:
-            fate = self._end(context, event.thread_id, ending.ended, tries_left=tries_left)
+            fate = self._end(context, event.thread_id, ending.ended, tries_left=again)
             return ". ".join(filter(None, [fate, ending.words]))
-        held = tries_left and not ending.ended
+        held = again and not ending.ended
         self._remember(
             context,
             ended=ending.ended,
@@ -172,17 +115,14 @@ class OwningTask(CapyTask):
             return "It was left running, since a retry could not be told that it was stopped"
         return self._stop_for_good(context, thread_id, STOP_TIMEOUT)
 
-    def _fate_of_unwatched(self, context: Context, error: Exception) -> str:
+    def _fate_of_unwatched(self, context: Context, *, again: bool) -> str:
         """Do the same for a thread whose triggerer gave up."""
-        record = self._recall(context)
         ti: Any = context["ti"]
-        thread_id = record.thread_id if record is not None else ti.xcom_pull(task_ids=ti.task_id, key=THREAD_ID_KEY)
-        if not thread_id:
+        if not (thread_id := self._at_stake or ti.xcom_pull(task_ids=ti.task_id, key=THREAD_ID_KEY)):
             return "No thread is known"
-        tries_left = self._will_retry(error)
-        if self.durable and tries_left:
+        if self.durable and again:
             return f"Thread {thread_id} was left running; the next try reattaches to it"
-        return f"Thread {thread_id}: {self._end(context, thread_id, 'unwatched', tries_left=tries_left)}"
+        return f"Thread {thread_id}: {self._end(context, thread_id, 'unwatched', tries_left=again)}"
 
     def _on_execution_timeout(self, timeout: AirflowTaskTimeout) -> str:
         if self._at_stake is None or self._context is None:

@@ -6,10 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, conf
-from airflow.sdk.exceptions import AirflowException
 
-from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyThreadError
-from airflow_provider_capy.lifecycle import Fate, OnBlocked, Policy, checked_on_blocked
+from airflow_provider_capy.exceptions import CapyError, CapyInputError
+from airflow_provider_capy.lifecycle import Fate, OnBlocked, checked_on_blocked
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.operators.owning import OwningTask
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
@@ -165,12 +164,12 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Start the thread, or go on with the one that an earlier try started."""
-        self._ti, self._context = context["ti"], context
-        policy = Policy(checked_on_blocked(self.on_blocked), self.fail_on_task_error)
-        poll_interval = as_seconds("poke_interval", self.poke_interval, least=0.0)
+        # Whatever is sure to be refused is refused before anything is started.
+        checked_on_blocked(self.on_blocked)
+        as_seconds("poke_interval", self.poke_interval, least=0.0)
         timeout = None if self.timeout is None else as_seconds("timeout", self.timeout, least=0.0)
         began = time.time()
-        try:
+        with self._at_work(context):
             record = self._start(context)
             if not self.wait_for_completion:
                 if not self.thread_owner and not self._remember(context, fate=Fate.DISPATCHED):
@@ -178,8 +177,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
                         f"Thread {record.thread_id} was started, which could not be kept; a retry goes on with it"
                     )
                 return record.thread_id
-            deadline = self._deadline(record, timeout)
-            wait = self._wait(record, policy, poll_interval, deadline)
+            wait = self._new_wait(record.thread_id or "", record.project_id, self._deadline(record, timeout))
             if not self.deferrable:
                 return self._conclude(context, self._wait_here(context, wait))
             # A thread of an earlier try may have settled long ago, which needs no triggerer.
@@ -188,41 +186,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
                 and (event := self._look(context, wait, told_elsewhere=True).event) is not None
             ):
                 return self._conclude(context, event)
-            return self._defer(record, policy, poll_interval, deadline)
-        except (AirflowException, CapyThreadError):
-            self._leave_word_of_kill()
-            raise
-        finally:
-            self._close()
-
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Conclude what the trigger saw."""
-        from airflow_provider_capy.events import WaitEvent
-
-        self._ti, self._context = context["ti"], context
-        try:
-            self._recall(context)
-            read = WaitEvent.read(event, self._at_stake or "")
-            self._at_stake = read.thread_id
-            return self._conclude(context, read)
-        except (AirflowException, CapyThreadError):
-            self._leave_word_of_kill()
-            raise
-        finally:
-            self._close()
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after the trigger; when the triggerer failed, say what became of the thread."""
-        if next_method != "__fail__":
-            return super().resume_execution(next_method, next_kwargs, context)
-        self._ti, self._context = context["ti"], context
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except Exception as error:
-            error.args = (f"The triggerer could not go on: {error}. {self._fate_of_unwatched(context, error)}",)
-            raise
-        finally:
-            self._close()
+            return self._defer(wait, record.project_id)
 
     def _start(self, context: Context) -> Record:
         from airflow_provider_capy.identity import TaskIdentity

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, conf
 from airflow.sdk.exceptions import (
-    AirflowException,
     AirflowNotFoundException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
@@ -23,13 +22,12 @@ from airflow_provider_capy.lifecycle import (
     TOLERATED_FAILURES,
     Fate,
     OnBlocked,
-    Outcome,
-    Policy,
     checked_on_blocked,
     fate_after,
 )
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
-from airflow_provider_capy.tasking import CapyTask, final
+from airflow_provider_capy.task_waits import WaitingTask
+from airflow_provider_capy.tasking import final
 from airflow_provider_capy.templated import as_seconds, as_thread_id
 
 if TYPE_CHECKING:
@@ -38,19 +36,18 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_capy.events import WaitEvent
+    from airflow_provider_capy.exceptions import CapyError
     from airflow_provider_capy.records import ThreadRecord
     from airflow_provider_capy.remembering import RecordStore
     from airflow_provider_capy.waiting import Step, Wait
 
 _WAIT_KEY = "capy_wait"
 _SHORTEST_RESCHEDULE = 5.0
-# See the operator: only for a triggerer that died.
-BACKSTOP = 600.0
 # Errors of a wait that came to no end of the thread's; no kill is among these.
 _SEEN_BY_NO_LOOK = (AirflowTaskTimeout, CapyInputError, CapyRequestError, AirflowNotFoundException)
 
 
-class CapyThreadSensor(CapyTask, BaseSensorOperator):
+class CapyThreadSensor(WaitingTask, BaseSensorOperator):
     """Wait until a thread has settled (``getThread``): in poke, reschedule or deferrable mode, with the same outcomes.
 
     Returns the thread's summary (see :func:`~airflow_provider_capy.lifecycle.summary`), also the XCom ``thread``;
@@ -129,18 +126,12 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait here, come again later, or hand the wait to the triggerer when the first look does not end it."""
-        try:
-            self._know(context)
+        with self._at_work(context):
             try:
                 event = self._wait_for_end(context)
             except _SEEN_BY_NO_LOOK as error:
                 raise self._failed(context, error) from error.__cause__
             return self._conclude(context, event)
-        except (AirflowException, CapyThreadError):
-            self._leave_word_of_kill()
-            raise
-        finally:
-            self._close()
 
     def _wait_for_end(self, context: Context) -> WaitEvent:
         # The thread before all else: a wait that fails for anything that follows still has to answer for it.
@@ -158,9 +149,8 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
             return self._look_or_come_again(context)
         return self._wait_here(context, self._the_wait(time.time() + self.timeout))
 
-    def _know(self, context: Context) -> None:
-        """Keep what a kill and the end of the wait have to know."""
-        self._ti, self._context = context["ti"], context
+    def _take_up(self, context: Context) -> None:  # noqa: ARG002 - the operator asks its record
+        self._at_stake = self.thread_id = as_thread_id(self.thread_id)
 
     def _store(self, context: Context) -> RecordStore[ThreadRecord]:
         from airflow_provider_capy.records import ThreadRecord
@@ -194,10 +184,6 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         if held != before:
             store.write(held)
 
-    @property
-    def _policy(self) -> Policy:
-        return Policy(checked_on_blocked(self.on_blocked), self.fail_on_task_error)
-
     def poke(self, context: Context) -> bool:
         """Look once, or twice where one look proves nothing.
 
@@ -216,33 +202,9 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
             self._conclude(context, event)
         return event is not None
 
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Conclude what the trigger saw."""
-        from airflow_provider_capy.events import WaitEvent
-
-        try:
-            self._know(context)
-            self._at_stake = self.thread_id = as_thread_id(self.thread_id)
-            return self._conclude(context, WaitEvent.read(event, self.thread_id))
-        except (AirflowException, CapyThreadError):
-            self._leave_word_of_kill()
-            raise
-        finally:
-            self._close()
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after the trigger; what the triggerer could not finish is told as every other failure."""
-        try:
-            # Past the base sensor, which applies soft_fail and never_fail otherwise than where it pokes.
-            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
-        except (TaskDeferralError, TaskDeferralTimeout) as error:
-            self._know(context)
-            self._at_stake = str(self.thread_id)
-            kind = AirflowSensorTimeout if isinstance(error, TaskDeferralTimeout) else type(error)
-            try:
-                raise self._failed(context, kind(f"The triggerer could not go on: {error}")) from error.__cause__
-            finally:
-                self._close()
+    def _unwatched(self, error: TaskDeferralError | TaskDeferralTimeout) -> BaseException:
+        words = f"The triggerer could not go on: {error}"
+        return AirflowSensorTimeout(words) if isinstance(error, TaskDeferralTimeout) else type(error)(words)
 
     def _look_well(self, context: Context, wait: Wait) -> Step:
         step = self._look(context, wait)
@@ -267,86 +229,33 @@ class CapyThreadSensor(CapyTask, BaseSensorOperator):
         pause = max(step.look_again_in, min(float(self.poke_interval), _SHORTEST_RESCHEDULE))
         raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=pause))
 
-    def _look_or_defer(self, context: Context) -> WaitEvent:  # noqa: RET503 - defer() raises
+    def _look_or_defer(self, context: Context) -> WaitEvent:
         """Look once; without an end, give the wait to the triggerer."""
-        from airflow_provider_capy.triggers.thread import CapyThreadTrigger
-
-        now = time.time()
         limits = [float(self.timeout)]
         if self.execution_timeout is not None:
             limits.append(self.execution_timeout.total_seconds())
-        deadline = now + min(limits)
-        wait = self._the_wait(deadline)
+        wait = self._the_wait(time.time() + min(limits))
         step = self._look(context, wait, told_elsewhere=True)
         if step.event is not None:
             return step.event
-        trigger = CapyThreadTrigger(
-            thread_id=self.thread_id,
-            capy_conn_id=self.capy_conn_id,
-            project_id=self.project_id or (wait.last.project_id if wait.last is not None else None),
-            poll_interval=float(self.poke_interval),
-            deadline=deadline,
-            on_blocked=wait.policy.on_blocked,
-            fail_on_task_error=self.fail_on_task_error,
-            stop_on_kill=self._may_stop,
-            tolerated_failures=wait.tolerated_failures,
-        )
-        backstop = timedelta(seconds=max(deadline - now, 0.0) + BACKSTOP)
-        self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)
+        return self._defer(wait, self.project_id or (wait.last.project_id if wait.last is not None else None))
 
     def _the_wait(self, deadline: float | None, remembered: dict[str, Any] | None = None) -> Wait:
-        from airflow_provider_capy.waiting import Wait
-
         longest = self.max_wait.total_seconds() if self.max_wait is not None else float(self.timeout)
-        return Wait(
+        return self._new_wait(
             self.thread_id,
-            thread_url=lambda project_id: self.hook.thread_url(self.thread_id, project_id or self.project_id),
-            policy=self._policy,
-            poll_interval=as_seconds("poke_interval", self.poke_interval, least=0.0),
-            deadline=deadline,
+            self.project_id,
+            deadline,
             remembered=remembered,
             tolerated_failures=None if self.silent_fail else TOLERATED_FAILURES,
             longest_pause=longest if self.exponential_backoff else None,
         )
 
-    def _conclude(self, context: Context, event: WaitEvent) -> dict[str, Any]:
-        from airflow_provider_capy.stopped import stopped_error
+    def _result(self, event: WaitEvent) -> dict[str, Any]:
+        return event.thread
 
-        self._publish_end(context, event)
-        if event.outcome is Outcome.READY or (event.outcome is Outcome.BLOCKED and self.on_blocked == "succeed"):
-            record = self._store(context).read()
-            if error := stopped_error(context, self, record, event.thread_id):
-                raise self._wanted(final(error))
-            self._remember(context, fate=fate_after(event.outcome))
-            self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
-            return event.thread
-        if event.outcome is Outcome.BLOCKED and self.on_blocked == "skip":
-            self._remember(context, fate=fate_after(event.outcome))
-            raise AirflowSkipException(f"Thread {event.thread_id} is blocked, left as it is: {event.thread_url}")
-        raise self._failed(context, self._error(event), event)
-
-    def _error(self, event: WaitEvent) -> BaseException:
-        from airflow_provider_capy.events import error_of
-
-        error: BaseException = error_of(event, fate="") or CapyThreadError(
-            f"Thread {event.thread_id} ended as {event.outcome!r}, which nobody knows"
-        )
-        if event.outcome is Outcome.TIMEOUT:
-            return (AirflowTaskTimeout if self._is_execution_timeout() else AirflowSensorTimeout)(str(error))
-        return error
-
-    def _failed(self, context: Context, error: BaseException, event: WaitEvent | None = None) -> BaseException:
-        """Do what the end of a wait calls for that is no success, and return what the task raises.
-
-        Args:
-            context: of the task.
-            error: what it ended with.
-            event: how the thread's wait ended; ``None`` when it came to no end of the thread's.
-        """
-        wanted = self._wanted(error)
-        fate = self._fate(context, event, again=self._will_retry(wanted))
-        wanted.args = (f"{str(wanted).rstrip('. ')}. {fate}",)
-        return wanted
+    def _timed_out(self, error: CapyError) -> BaseException:
+        return AirflowSensorTimeout(str(error))
 
     def _fate(self, context: Context, event: WaitEvent | None, *, again: bool) -> str:
         """Settle what becomes of the thread, and say it; ``again`` tells whether the task will be tried again."""

@@ -12,7 +12,7 @@ from airflow.sdk.configuration import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_capy.exceptions import CapyRequestError, CapyUnauthorizedError
-from airflow_provider_capy.killing import UNKNOWN, ask_from_trigger, shielded, told_by_its_end, warm_up_soon
+from airflow_provider_capy.killing import UNKNOWN, ask_from_trigger, shielded, told_by_its_end
 from airflow_provider_capy.lifecycle import TOLERATED_FAILURES, OnBlocked, Policy, checked_on_blocked
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY
 
@@ -99,7 +99,6 @@ class CapyThreadTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until the thread has settled, then fire."""
-        warm_up_soon(self.task_instance)
         try:
             if conf.getboolean("capy", "shared_poller", fallback=True):
                 event = await self._wait_with_others()

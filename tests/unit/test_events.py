@@ -53,9 +53,9 @@ def test_a_request_error_comes_back_with_its_class_and_attributes(kind: type[Cap
         fields |= {"status_code": 200}
     raised = kind("It failed", **fields)
     sent = WaitEvent.failed("jam_1", URL, raised, at_once=True)
-    back = error_of(through_the_database(sent), fate="Its fate")
+    back = error_of(through_the_database(sent))
     assert type(back) is kind
-    assert str(back) == "It failed. Its fate"
+    assert str(back) == "It failed"
     assert {name: getattr(back, name) for name in fields} == fields
 
 
@@ -69,23 +69,23 @@ def test_an_error_class_that_nobody_knows_becomes_a_request_error() -> None:
     dumped = sent.model_dump(mode="json")
     for foreign in ("CapyThreadError", "Any", "annotations", "NoSuchError"):
         dumped["failure"]["error"] = foreign
-        assert type(error_of(WaitEvent.read(dumped, "jam_1"), fate="")) is CapyRequestError
+        assert type(error_of(WaitEvent.read(dumped, "jam_1"))) is CapyRequestError
 
 
 @pytest.mark.parametrize("status_code", [429, 503])
 def test_too_many_failed_polls_name_their_number_and_the_last_reason(status_code: int) -> None:
     cause = exceptions.api_error_class(status_code)("Capy answered", status_code=status_code)
     sent = WaitEvent.failed("jam_1", URL, cause, at_once=False, failures=6)
-    error = error_of(through_the_database(sent), fate="Its fate")
+    error = error_of(through_the_database(sent))
     assert isinstance(error, CapyPollError)
-    assert str(error) == "Polling thread jam_1 failed 6 times in a row, last: Capy answered. Its fate"
+    assert str(error) == "Polling thread jam_1 failed 6 times in a row, last: Capy answered"
     assert (type(error.__cause__), error.thread_id, error.thread_url) == (type(cause), "jam_1", URL)
 
 
 def test_a_failure_whose_reason_was_lost_is_still_a_failure() -> None:
-    error = error_of(event(Outcome.POLL_FAILED), fate="Its fate")
+    error = error_of(event(Outcome.POLL_FAILED))
     assert isinstance(error, CapyThreadError)
-    assert str(error) == "Polling thread jam_1 failed for a reason that was lost. Its fate"
+    assert str(error) == "Polling thread jam_1 failed for a reason that was lost"
 
 
 @pytest.mark.parametrize(
@@ -130,47 +130,47 @@ def test_fields_of_a_later_version_are_no_fault() -> None:
         (
             event(Outcome.ARCHIVED, thread={"run_state": "running"}),
             CapyThreadArchivedError,
-            f"Thread jam_1 was archived (its run state still reads 'running'), which is not a success: {URL}. Its fate",
+            f"Thread jam_1 was archived (its run state still reads 'running'), which is not a success: {URL}",
         ),
         (
             event(Outcome.ARCHIVED, thread={"run_state": "archived"}),
             CapyThreadArchivedError,
-            f"Thread jam_1 was archived, which is not a success: {URL}. Its fate",
+            f"Thread jam_1 was archived, which is not a success: {URL}",
         ),
         (
             event(Outcome.BLOCKED, thread={"blocked_on": ["auth", "permission"]}),
             CapyThreadBlockedError,
-            f"Thread jam_1 is blocked on auth, permission; a person must act: {URL}. Its fate",
+            f"Thread jam_1 is blocked on auth, permission; a person must act: {URL}",
         ),
         (
             event(Outcome.BLOCKED, thread={"blocked_on": []}),
             CapyThreadBlockedError,
-            f"Thread jam_1 is blocked on a person; a person must act: {URL}. Its fate",
+            f"Thread jam_1 is blocked on a person; a person must act: {URL}",
         ),
         (
             event(Outcome.TASK_ERROR, thread={"tasks": [{"identifier": "ENG-1", "status": "error"}, {"status": "ok"}]}),
             CapyThreadTaskError,
-            f"Thread jam_1 is ready, but its task ENG-1 failed: {URL}. Its fate",
+            f"Thread jam_1 is ready, but its task ENG-1 failed: {URL}",
         ),
         (
             event(Outcome.TIMEOUT, thread={"run_state": "running"}),
             CapyThreadTimeoutError,
-            f"Thread jam_1 had not settled in time, last seen 'running': {URL}. Its fate",
+            f"Thread jam_1 had not settled in time, last seen 'running': {URL}",
         ),
         (
             event(Outcome.TIMEOUT),
             CapyThreadTimeoutError,
-            f"Thread jam_1 had not settled in time, never seen: {URL}. Its fate",
+            f"Thread jam_1 had not settled in time, never seen: {URL}",
         ),
     ],
 )
-def test_each_error_says_what_happened_where_to_look_and_what_became_of_the_thread(
+def test_each_error_says_what_happened_and_where_to_look(
     ended: WaitEvent, kind: type[CapyThreadError], message: str
 ) -> None:
-    error = error_of(through_the_database(ended), fate="Its fate")
+    error = error_of(through_the_database(ended))
     assert isinstance(error, CapyThreadError)
     assert (type(error), str(error), error.thread_id, error.thread_url) == (kind, message, "jam_1", URL)
 
 
-def test_a_ready_thread_is_no_error() -> None:
-    assert error_of(event(Outcome.READY), fate="Its fate") is None
+def test_a_success_that_is_asked_for_its_error_says_so() -> None:
+    assert str(error_of(event(Outcome.READY))) == f"Thread jam_1 ended as ready, which is no failure: {URL}"

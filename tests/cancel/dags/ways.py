@@ -10,9 +10,8 @@ from typing import Any
 
 from airflow.sdk import DAG, task, task_group
 
-from airflow_provider_capy.operators import owning
+from airflow_provider_capy import task_waits
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
-from airflow_provider_capy.sensors import thread as sensors
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
 from airflow_provider_capy.task_groups import capy_thread
 
@@ -147,7 +146,7 @@ if name.startswith("removed_"):
 else:
     if name == "backstop":
         # Airflow's own timeout of a deferral lies ten minutes beyond ours: nothing real brings it forward.
-        owning.BACKSTOP = sensors.BACKSTOP = -580.0
+        task_waits.BACKSTOP = -580.0
     for dag_id in sorted(wanted):
         if "__" in dag_id and dag_id.endswith("__backstop") == (name == "backstop"):
             way, variant = dag_id.split("__")

@@ -13,7 +13,6 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, GetXCom
 from pydantic import SecretStr
 
-from airflow_provider_capy import killing
 from airflow_provider_capy.exceptions import CapyInputError
 from airflow_provider_capy.flow import IN_FLIGHT
 from airflow_provider_capy.triggers import stops
@@ -306,20 +305,6 @@ async def test_a_kill_after_the_token_was_changed_stops_with_the_new_one(
             await asyncio.sleep(0.02)
     await killed(waiting, task)
     assert capy_emulator.thread(thread_id)["run_state"] == "ready"
-
-
-async def test_a_triggerer_is_asked_once_ahead_of_any_kill_when_no_more_triggers_arrive(
-    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(killing, "QUIET_FOR", 0.2)
-    for _ in range(4):
-        killing.warm_up_soon(TI)
-        await asyncio.sleep(0.1)
-    assert supervisor.messages == []
-    await asyncio.sleep(0.5)
-    killing.warm_up_soon(TI)
-    await asyncio.sleep(0.5)
-    assert [type(message) for message in supervisor.messages] == [GetTaskStates]
 
 
 async def test_a_stop_that_cannot_succeed_ends_the_kill_without_an_exception(

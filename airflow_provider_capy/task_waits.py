@@ -1,0 +1,234 @@
+"""What a task that waits for one thread does, whether it started that thread or not: look, defer, and conclude."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+)
+
+from airflow_provider_capy.exceptions import CapyError, CapyRequestError, CapyThreadError
+from airflow_provider_capy.lifecycle import Outcome, Policy, checked_on_blocked, fate_after
+from airflow_provider_capy.tasking import CapyTask, final
+from airflow_provider_capy.templated import as_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_capy.events import WaitEvent
+    from airflow_provider_capy.records import ThreadRecord
+    from airflow_provider_capy.waiting import Step, Wait
+
+# Airflow's own timeout of a deferral runs neither our event nor our on_kill: it only catches a dead triggerer.
+BACKSTOP = 600.0
+# Nobody kills a process that was interrupted from a terminal.
+INTERRUPT_BUDGET = 10.0
+
+
+class WaitingTask(CapyTask):
+    """Mixed into an operator that waits for one thread.
+
+    Attributes:
+        deferrable: whether the triggerer waits.
+        poke_interval: seconds between looks.
+        on_blocked: see :class:`~airflow_provider_capy.lifecycle.Policy`.
+        fail_on_task_error: see there.
+        execution_timeout: Airflow's own.
+    """
+
+    deferrable: bool
+    poke_interval: Any
+    on_blocked: Any
+    fail_on_task_error: bool
+    execution_timeout: timedelta | None
+
+    # What the record says beside the fate once the task has succeeded.
+    _word_of_success: ClassVar[dict[str, Any]] = {}
+
+    @contextmanager
+    def _at_work(self, context: Any) -> Iterator[None]:
+        """Keep what a kill has to know, and leave nothing open and no kill untold at the end."""
+        try:
+            self._know(context)
+            yield
+        except (AirflowException, CapyThreadError):
+            self._leave_word_of_kill()
+            raise
+        finally:
+            self._close()
+
+    def _know(self, context: Any) -> None:
+        """Keep what a kill and the end of the wait have to know."""
+        self._ti, self._context = context["ti"], context
+
+    def _take_up(self, context: Any) -> None:
+        """Find out again which thread this task waits for."""
+        raise NotImplementedError
+
+    def execute_complete(self, context: Any, event: Any = None) -> Any:
+        """Conclude what the trigger saw."""
+        from airflow_provider_capy.events import WaitEvent
+
+        with self._at_work(context):
+            self._take_up(context)
+            read = WaitEvent.read(event, self._at_stake or "")
+            self._at_stake = read.thread_id
+            return self._conclude(context, read)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+        """Resume after the trigger; what the triggerer could not finish is told as every other failure."""
+        assert isinstance(self, BaseOperator)  # noqa: S101 - what this is mixed into
+        try:
+            # Past the base sensor, which applies soft_fail and never_fail otherwise than where it pokes.
+            return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
+        except (TaskDeferralError, TaskDeferralTimeout) as error:
+            with self._at_work(context):
+                self._take_up(context)
+                raise self._failed(context, self._unwatched(error)) from error.__cause__
+
+    def _unwatched(self, error: TaskDeferralError | TaskDeferralTimeout) -> BaseException:
+        """Return what the task fails with when the triggerer gave up."""
+        return type(error)(f"The triggerer could not go on: {error}")
+
+    @property
+    def _policy(self) -> Policy:
+        return Policy(checked_on_blocked(self.on_blocked), self.fail_on_task_error)
+
+    def _new_wait(self, thread_id: str, project_id: str | None, deadline: float | None, **more: Any) -> Wait:
+        from airflow_provider_capy.waiting import Wait
+
+        return Wait(
+            thread_id,
+            thread_url=lambda seen: self.hook.thread_url(thread_id, seen or project_id),
+            policy=self._policy,
+            poll_interval=as_seconds("poke_interval", self.poke_interval, least=0.0),
+            deadline=deadline,
+            **more,
+        )
+
+    def _look(self, context: Any, wait: Wait, *, told_elsewhere: bool = False) -> Step:
+        """Look at the thread once, push what that taught, and log what changed.
+
+        Args:
+            context: of the task.
+            wait: takes the look in.
+            told_elsewhere: whether whoever goes on with the wait tells the thread's state again.
+        """
+        try:
+            step = wait.saw(self.hook.get_thread(wait.thread_id), time.time())
+        except CapyRequestError as error:
+            step = wait.failed(error, time.time())
+        self._publish_seen(context, wait)
+        if step.line and not (told_elsewhere and step.event is None and not step.warning):
+            (self.log.warning if step.warning else self.log.info)("%s", step.line)
+        return step
+
+    def _wait_here(self, context: Any, wait: Wait) -> WaitEvent:
+        """Wait on the worker."""
+        try:
+            while True:
+                step = self._look(context, wait)
+                if step.event is not None:
+                    return step.event
+                time.sleep(step.look_again_in)
+        except KeyboardInterrupt:
+            # A Ctrl-C in dag.test(): the processes of real workers never see one.
+            self._carry_out(stop=self._may_stop, reason="interrupted", budget=INTERRUPT_BUDGET)
+            raise
+
+    def _defer(self, wait: Wait, project_id: str | None) -> NoReturn:
+        """Give the wait to the triggerer."""
+        # Parsing a DAG needs no trigger, and Airflow's base of one costs more than this whole module.
+        from airflow_provider_capy.triggers.thread import CapyThreadTrigger
+
+        trigger = CapyThreadTrigger(
+            thread_id=wait.thread_id,
+            capy_conn_id=self.capy_conn_id,
+            project_id=project_id,
+            poll_interval=wait.poll_interval,
+            deadline=wait.deadline,
+            on_blocked=wait.policy.on_blocked,
+            fail_on_task_error=wait.policy.fail_on_task_error,
+            stop_on_kill=self._may_stop,
+            tolerated_failures=wait.tolerated_failures,
+        )
+        deadline = wait.deadline
+        backstop = None if deadline is None else timedelta(seconds=max(deadline - time.time(), 0.0) + BACKSTOP)
+        assert isinstance(self, BaseOperator)  # noqa: S101 - what this is mixed into
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)
+
+    def _conclude(self, context: Any, event: WaitEvent) -> Any:
+        """Return what the task succeeds with.
+
+        Raises:
+            BaseException: what it ends with otherwise, once the thread has been seen to.
+        """
+        from airflow_provider_capy.stopped import stopped_error
+
+        self._publish_end(context, event)
+        is_blocked = event.outcome is Outcome.BLOCKED
+        if event.outcome is Outcome.READY or (is_blocked and self.on_blocked == "succeed"):
+            if error := stopped_error(context, self, self._known(context), event.thread_id):
+                raise self._wanted(final(error))
+            self._remember(context, fate=fate_after(event.outcome), **self._word_of_success)
+            self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
+            return self._result(event)
+        if is_blocked and self.on_blocked == "skip":
+            self._remember(context, fate=fate_after(event.outcome), **self._word_of_success)
+            raise AirflowSkipException(f"Thread {event.thread_id} is blocked, left as it is: {event.thread_url}")
+        raise self._failed(context, self._error(event), event)
+
+    def _known(self, context: Any) -> ThreadRecord | None:
+        """Return what the record says by now, whoever wrote it."""
+        record: ThreadRecord | None = self._store(context).read()
+        return record
+
+    def _result(self, event: WaitEvent) -> Any:
+        """Return what the task succeeds with."""
+        raise NotImplementedError
+
+    def _error(self, event: WaitEvent) -> BaseException:
+        from airflow_provider_capy.events import error_of
+
+        error = error_of(event)
+        if event.outcome is not Outcome.TIMEOUT:
+            return error
+        return AirflowTaskTimeout(str(error)) if self._is_execution_timeout() else self._timed_out(error)
+
+    def _is_execution_timeout(self) -> bool:
+        """Whether a wait whose deadline is over has ended by Airflow's ``execution_timeout``, not by its own."""
+        raise NotImplementedError
+
+    def _timed_out(self, error: CapyError) -> BaseException:
+        """Return what the task fails with when its own timeout is over."""
+        return error
+
+    def _failed(self, context: Any, error: BaseException, event: WaitEvent | None = None) -> BaseException:
+        """Do what the end of a wait calls for that is no success, and return what the task raises.
+
+        Args:
+            context: of the task.
+            error: what it ended with.
+            event: how the thread's wait ended; ``None`` when it came to no end of the thread's.
+        """
+        wanted = self._wanted(error)
+        fate = self._fate(context, event, again=self._will_retry(wanted))
+        wanted.args = (f"{str(wanted).rstrip('. ')}. {fate}",)
+        return wanted
+
+    def _wanted(self, error: BaseException) -> BaseException:
+        """Return what to raise for an error, as the task wants it."""
+        return error
+
+    def _fate(self, context: Any, event: WaitEvent | None, *, again: bool) -> str:
+        """Settle what becomes of the thread, and say it; ``again`` tells whether the task will be tried again."""
+        raise NotImplementedError
