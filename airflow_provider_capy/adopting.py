@@ -49,6 +49,7 @@ class ThreadOfTask:
         log: the task's logger.
         max_tries: of the task instance, see :class:`~airflow_provider_capy.identity.Attempt`.
         retries: of the task, see there.
+        try_number: of the task instance, see there.
         owner: id of the task that answers for the thread from its create on; empty: the task itself.
         announce: called with the intent before it is written.
         sending: called right before the create is sent.
@@ -70,6 +71,7 @@ class ThreadOfTask:
     log: Any
     max_tries: int | None = None
     retries: int | None = None
+    try_number: int = 1
     owner: str = ""
     announce: Callable[[Record], None] = lambda _: None
     sending: Callable[[], None] = lambda: None

@@ -48,15 +48,22 @@ class Attempt:
 
     Attributes:
         clear_number: how often the run was cleared, by whichever of its tasks (``dag_run.clear_number``).
-        max_tries: of this task instance; its clear raises it, and nothing else does. For one that runs Airflow does so as a
-            rule, and its ``on_kill`` leaves word. ``None`` when it is not known.
+        max_tries: of this task instance; its clear raises it, and nothing else does. For one that runs a busy scheduler can
+            forget to. ``None`` when it is not known.
         retries: of the task as its DAG stands now: a clear counts ``max_tries`` anew from it, so that a changed one can
             hide a clear. ``None`` when it is not known.
+        try_number: of this try: only a clear makes it greater than all the tries that there were to be.
     """
 
     clear_number: int
     max_tries: int | None = None
     retries: int | None = None
+    try_number: int = 1
+
+    @property
+    def is_beyond_retries(self) -> bool:
+        """Whether no retry can have brought this try about."""
+        return self.max_tries is not None and self.try_number > self.max_tries + 1
 
 
 class Record(ThreadRecord):
@@ -143,12 +150,14 @@ def decide(record: Record | None, attempt: Attempt) -> Decision:
 def was_cleared(record: Record, attempt: Attempt) -> bool:
     """Say whether this task was cleared since the record was written, and not only another one of its run.
 
-    Airflow counts clears per run. A clear of this task raises its ``max_tries`` as well; where its ``retries`` were changed
-    meanwhile, from which the clear has counted, the run's number alone has to be believed.
+    Airflow counts clears per run. A clear of this task raises its ``max_tries`` as well, or should; where its ``retries`` were
+    changed meanwhile, from which the clear has counted, the run's number alone has to be believed.
     """
     if attempt.clear_number == record.clear_number:
         return False
-    return record.max_tries is None or (record.max_tries, record.retries) != (attempt.max_tries, attempt.retries)
+    if record.max_tries is None or (record.max_tries, record.retries) != (attempt.max_tries, attempt.retries):
+        return True
+    return attempt.is_beyond_retries
 
 
 def reference_for(task: TaskIdentity, generation: int, nonce: str) -> str:

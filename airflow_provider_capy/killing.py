@@ -21,8 +21,9 @@ THREAD_KEY = "thread"
 
 OVER = frozenset({"failed", "success", "skipped", "upstream_failed", "removed"})
 
-# From SIGTERM to SIGKILL Airflow leaves five seconds: this much for the question, the rest for the stop.
+# From SIGTERM to SIGKILL Airflow leaves five seconds: this much for the question, for the word and for the stop.
 ASK_BUDGET = 2.0
+WORD_BUDGET = 0.8
 STOP_BUDGET = 2.0
 KILL_BUDGET = 4.3
 
@@ -255,34 +256,32 @@ class KillOrder:
         stop: whether the thread is stopped.
         may_retry: whether Airflow may try the task again after it.
         reason: why, for the log and the error.
+        word_first: whether it is stopped only once the record tells of it. A task instance that was cleared is a new one to
+            Airflow, and this try can write into its record no more: a next try would take the stopped thread for a
+            finished one.
     """
 
     stop: bool
     may_retry: bool
     reason: str
+    word_first: bool = False
 
 
-def kill_order(standing: Standing, *, tries_left: bool, stop_on_kill: bool, owns_thread: bool) -> KillOrder:
+def kill_order(standing: Standing, *, tries_left: bool, stop_on_kill: bool) -> KillOrder:
     """Decide what a worker's ``on_kill`` does.
 
     Args:
         standing: how the task instance stands.
         tries_left: whether a next try would go on with the thread.
         stop_on_kill: what the user wants; ``False`` never stops.
-        owns_thread: whether this task started the thread: a cleared creator starts anew, a cleared sensor looks at
-            the same thread again.
     """
-    cleared = standing.state == "restarting"
     may_retry = not standing.is_over
     if not stop_on_kill:
         return KillOrder(False, may_retry, f"{standing.reason}, but stop_on_kill is off")
-    if standing.is_over or (cleared and owns_thread):
+    if standing.is_over:
         return KillOrder(True, may_retry, standing.reason)
-    if cleared or standing is DELETED:
-        return KillOrder(False, may_retry, f"{standing.reason}: it begins anew, and goes on with the same thread")
-    if standing.state == UNKNOWN.state and not owns_thread:
-        # Perhaps it was cleared, and a next try waits for this very thread, which would then read ready.
-        return KillOrder(False, may_retry, f"{standing.reason}, and it did not start the thread")
+    if standing.state == "restarting" or standing is DELETED:
+        return KillOrder(False, may_retry, f"{standing.reason}: it begins anew, and sees to the thread itself")
     if tries_left:
         return KillOrder(False, may_retry, f"{standing.reason}: its worker goes away, the next try goes on with it")
-    return KillOrder(True, may_retry, f"{standing.reason}: its worker goes away and no try is left")
+    return KillOrder(True, may_retry, f"{standing.reason}: its worker goes away and no try is left", word_first=True)

@@ -107,10 +107,12 @@ class RecordStore(Generic[R]):
         """Write that the thread was asked to stop, unless somebody else has written that already.
 
         Returns:
-            why it could not be written; empty when it was.
+            why it could not be written; empty when it was. A try whose task instance was cleared finds no record any more.
         """
         try:
-            if (record := self.read()) is not None and not record.was_stopped:
+            if (record := self.read()) is None:
+                return "there is none" if self._accessor is not None else ""
+            if not record.was_stopped:
                 self.write(record.stopping(by))
         except CapyError as error:
             if is_a_kill(error):

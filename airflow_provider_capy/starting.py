@@ -52,7 +52,7 @@ class ThreadStart(ThreadOfTask):
             flow = create_once(body, reference=None, intended_at=self.clock(), clock=self.clock)
             # Not for a retry, which starts another one: whoever ends the run has to find it.
             return self._keep(self._intent(uuid.uuid4().hex, 0), self._run(flow), "created")
-        attempt = Attempt(self.clear_number, self.max_tries, self.retries)
+        attempt = Attempt(self.clear_number, self.max_tries, self.retries, self.try_number)
         record = self.store.read()
         decision = decide(record, attempt)
         if record is not None and decision.action is Action.LOOK_UP and (found := self._adopt(record)) is not None:

@@ -19,13 +19,21 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError, CapyThreadError
-from airflow_provider_capy.killing import KILL_BUDGET, STOP_BUDGET, THREAD_KEY, ask_from_signal_handler, kill_order
+from airflow_provider_capy.killing import (
+    KILL_BUDGET,
+    STOP_BUDGET,
+    THREAD_KEY,
+    WORD_BUDGET,
+    ask_from_signal_handler,
+    kill_order,
+)
 from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY, THREAD_URL_KEY
 
 if TYPE_CHECKING:
     from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.hooks.capy import CapyHook
+    from airflow_provider_capy.killing import KillOrder
     from airflow_provider_capy.remembering import RecordStore
     from airflow_provider_capy.waiting import Wait
 
@@ -58,16 +66,15 @@ class CapyTask:
     stop_on_kill: bool
     log: Any
     do_xcom_push: bool
-    _owns_thread = False
     # What a kill needs, set as soon as it is known: a signal handler must look nothing up.
     _ti: Any = None
     _context: Any = None
     _at_stake: str | None = None
     _in_create = False
     _kill: Exception | None = None
+    _order: KillOrder | None = None
     # Why a kill stopped the thread, once it has.
     _stopped_because = ""
-    _stop_after_create = False
     _handed_over = False
     # What the buttons show by now.
     _published_url = ""
@@ -172,42 +179,51 @@ class CapyTask:
             # Airflow keeps the handler while it reports the end: the trigger, the next poke or the next task goes on.
             return
         began = time.monotonic()
-        standing = ask_from_signal_handler(self._ti)
         order = kill_order(
-            standing,
+            ask_from_signal_handler(self._ti),
             tries_left=self._goes_on_in_next_try(CapyThreadError("")),
             stop_on_kill=self._may_stop,
-            owns_thread=self._owns_thread,
         )
-        # What the question left of the time is the stop's: a 429 may ask for some of it.
-        left = max(STOP_BUDGET, KILL_BUDGET - (time.monotonic() - began))
-        fate = self._carry_out(stop=order.stop, reason=order.reason, budget=left)
-        message = f"Killed ({order.reason}). {fate}"
-        kill = (
-            CapyThreadError(message, thread_id=self._at_stake or "")
-            if order.may_retry
-            else AirflowFailException(message)
-        )
+        message = f"Killed ({order.reason})."
+        kill = CapyThreadError(message) if order.may_retry else AirflowFailException(message)
         if self._in_create:
             # The create is under way: its answer, which carries the id, is worth the seconds that are left.
-            self._kill, self._stop_after_create = kill, order.stop
-            if order.stop:
-                # It may not come in time, and a next try has to know that this one was over, or cleared.
-                self._stopped_because = order.reason
-                telling = threading.Thread(target=self._leave_word_of_kill, name="capy-word", daemon=True)
-                telling.start()
-                telling.join(TELL_BUDGET)
+            self._kill, self._order = kill, order
             return
-        raise kill
+        raise self._carried_out(order, kill, began)
 
     def _stop_if_killed(self) -> Exception | None:
         """Right after a create that a kill came into: stop its thread, and return what is to be raised."""
-        if self._kill is None:
+        if self._kill is None or self._order is None:
             return None
-        kill = self._kill
-        fate = self._carry_out(stop=self._stop_after_create, reason="the kill came while it was being created")
+        return self._carried_out(self._order, self._kill, time.monotonic())
+
+    def _carried_out(self, order: KillOrder, kill: Exception, began: float) -> Exception:
+        """Stop the thread, or not, and return the error that says which."""
+        stop, reason = order.stop, order.reason
+        if stop and order.word_first and not self._word_of(reason):
+            stop, reason = False, f"{reason}, but its record cannot tell of a stop, so a next try may go on with it"
+        # What the questions left of the time is the stop's: a 429 may ask for some of it.
+        fate = self._carry_out(
+            stop=stop, reason=reason, budget=max(STOP_BUDGET, KILL_BUDGET - (time.monotonic() - began))
+        )
         kill.args = (f"{kill.args[0]} {fate}",)
+        if isinstance(kill, CapyThreadError):
+            kill.thread_id = self._at_stake or ""
         return kill
+
+    def _word_of(self, reason: str) -> bool:
+        """Leave word of a stop from a signal handler, see :meth:`_stop_within`, and say whether it is written."""
+        if self._context is None or self._at_stake is None:
+            return False
+        written: list[bool] = []
+        store, by = self._store(self._context), f"its task was killed, {reason}"
+        telling = threading.Thread(
+            target=lambda: written.append(not store.leave_word(by)), name="capy-word", daemon=True
+        )
+        telling.start()
+        telling.join(WORD_BUDGET)
+        return bool(written and written[0])
 
     def _on_execution_timeout(self, timeout: AirflowTaskTimeout) -> str:  # noqa: ARG002 - for tasks that start threads
         """Airflow's own ``execution_timeout`` struck while the task was on a worker: say what becomes of the thread."""

@@ -76,7 +76,6 @@ class OwningTask(WaitingTask):
     timeout: float | timedelta | str | None
     durable: bool
 
-    _owns_thread = True
     _word_of_success: ClassVar[dict[str, Any]] = {"succeeded": True}
     _spared = False
     # Epoch seconds from which the task's own timeout counts, once it is known.

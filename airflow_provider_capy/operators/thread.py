@@ -207,6 +207,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             clear_number=getattr(context["dag_run"], "clear_number", 0) or 0,
             max_tries=ti.max_tries,
             retries=self.retries,
+            try_number=ti.try_number,
             project_id=self.hook.settings.project(self.project_id),
             fields={name: getattr(self, name) for name in _BODY_FIELDS},
             durable=self.durable,

@@ -213,7 +213,7 @@ def test_a_rule_for_something_else_leaves_the_thread_to_the_next_try(
     [
         ("failed", 0, None, STOPPING),
         ("failed", 2, None, STOPPING),
-        ("restarting", 2, None, STOPPING),
+        ("restarting", 2, None, HELD),
         ("running", 0, None, STOPPING),
         ("running", 2, None, HELD),
         ("running", 2, NEVER_AGAIN, STOPPING),
@@ -369,8 +369,13 @@ def test_a_wait_without_its_connection_is_tried_again_and_holds_its_thread(capy_
 def test_a_trigger_stops_no_thread_that_is_not_its_tasks_own_to_stop(
     stop_on_kill: bool, shared: bool, capy_emulator: EmulatorControl
 ) -> None:
-    [thread_id] = capy_emulator.create(seconds=0.2)
+    [thread_id] = capy_emulator.create(life="forever")
     triggers: list[Any] = []
+
+    def deferred(trigger: Any) -> None:
+        triggers.append(trigger)
+        capy_emulator.set_life(thread_id, "default", seconds=0.1)
+
     ran = run_task(
         lambda: WAIT(
             task_id=TASK_ID,
@@ -381,7 +386,7 @@ def test_a_trigger_stops_no_thread_that_is_not_its_tasks_own_to_stop(
             stop_on_kill=stop_on_kill,
         ),
         supervisor=Supervisor(others={("g.create", "thread_is_shared"): True} if shared else {}),
-        on_deferred=triggers.append,
+        on_deferred=deferred,
     )
     assert [trigger.stop_on_kill for trigger in triggers] == [stop_on_kill and not shared]
     assert (ran.state, kept(ran).may_stop) == ("success", stop_on_kill and not shared)

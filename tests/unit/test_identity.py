@@ -171,6 +171,17 @@ def test_without_max_tries_every_clear_of_the_run_counts():
     assert was_cleared(record(max_tries=2), Attempt(clear_number=1))
 
 
+@pytest.mark.parametrize(
+    ("max_tries", "try_number", "clear_number", "cleared"),
+    [(0, 2, 1, True), (2, 4, 1, True), (2, 3, 1, False), (2, 1, 1, False), (2, 4, 0, False), (0, 1, 1, False)],
+)
+def test_a_try_that_no_retry_can_have_brought_about_is_a_clears(max_tries, try_number, clear_number, cleared):
+    """A busy scheduler forgets to raise ``max_tries`` when a task instance is cleared while it runs."""
+    left = record(max_tries=max_tries, retries=max_tries)
+    attempt = Attempt(clear_number=clear_number, max_tries=max_tries, retries=max_tries, try_number=try_number)
+    assert was_cleared(left, attempt) is cleared
+
+
 # The one among the hits
 
 

@@ -64,39 +64,35 @@ def test_these_are_not_over(state: str) -> None:
 
 
 ORDERS = [
-    # state, tries left, stop_on_kill, owns the thread, stopped, may retry
-    ("failed", True, True, True, True, False),
-    ("failed", False, True, False, True, False),
-    ("success", False, True, True, True, False),
-    ("gone", True, True, False, True, False),
-    ("failed", True, False, True, False, False),
-    ("restarting", True, True, True, True, True),
-    ("restarting", False, True, True, True, True),
+    # state, tries left, stop_on_kill, stopped, only once the record tells of it, may retry
+    ("failed", True, True, True, False, False),
+    ("failed", False, True, True, False, False),
+    ("success", False, True, True, False, False),
+    ("gone", True, True, True, False, False),
+    ("failed", True, False, False, False, False),
     ("restarting", True, True, False, False, True),
-    ("restarting", True, False, True, False, True),
-    ("running", True, True, True, False, True),
+    ("restarting", False, True, False, False, True),
+    ("restarting", True, False, False, False, True),
     ("running", True, True, False, False, True),
     ("running", False, True, True, True, True),
-    ("running", False, True, False, True, True),
-    ("running", False, False, True, False, True),
-    ("unknown", True, True, True, False, True),
+    ("running", False, False, False, False, True),
+    ("unknown", True, True, False, False, True),
     ("unknown", False, True, True, True, True),
-    ("unknown", False, True, False, False, True),
+    ("queued", False, True, True, True, True),
 ]
 
 
-@pytest.mark.parametrize(("state", "tries_left", "stop_on_kill", "owns", "stops", "retries"), ORDERS)
+@pytest.mark.parametrize(("state", "tries_left", "stop_on_kill", "stops", "word_first", "retries"), ORDERS)
 def test_what_a_kill_on_the_worker_does(
-    state: str, tries_left: bool, stop_on_kill: bool, owns: bool, stops: bool, retries: bool
+    state: str, tries_left: bool, stop_on_kill: bool, stops: bool, word_first: bool, retries: bool
 ) -> None:
-    order = kill_order(
-        Standing(state, f"it is {state}"), tries_left=tries_left, stop_on_kill=stop_on_kill, owns_thread=owns
-    )
-    assert (order.stop, order.may_retry, order.reason.startswith(f"it is {state}")) == (stops, retries, True)
+    order = kill_order(Standing(state, f"it is {state}"), tries_left=tries_left, stop_on_kill=stop_on_kill)
+    assert (order.stop, order.word_first, order.may_retry) == (stops, word_first, retries)
+    assert order.reason.startswith(f"it is {state}")
 
 
 def test_an_order_says_why() -> None:
-    order = kill_order(Standing("running", "it is running"), tries_left=True, stop_on_kill=True, owns_thread=True)
+    order = kill_order(Standing("running", "it is running"), tries_left=True, stop_on_kill=True)
     assert order == KillOrder(False, True, "it is running: its worker goes away, the next try goes on with it")
 
 
@@ -178,9 +174,8 @@ def test_what_became_of_a_task_instance_that_was_deleted_is_up_to_its_run(
 
 
 @pytest.mark.parametrize("tries_left", [True, False])
-@pytest.mark.parametrize("owns", [True, False])
-def test_a_task_instance_that_begins_anew_goes_on_with_its_thread(owns: bool, tries_left: bool) -> None:
-    order = kill_order(DELETED, tries_left=tries_left, stop_on_kill=True, owns_thread=owns)
+def test_a_task_instance_that_begins_anew_goes_on_with_its_thread(tries_left: bool) -> None:
+    order = kill_order(DELETED, tries_left=tries_left, stop_on_kill=True)
     assert (order.stop, order.may_retry) == (False, True)
 
 

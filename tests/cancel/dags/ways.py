@@ -48,7 +48,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "paused": {},
     "pausedfail": {},
     "deleted": {},
-    "retries": {"task": {"retries": 4, "retry_delay": timedelta(seconds=5)}},
+    # While no API server lives, each look of a sensor that reschedules itself costs a try: Airflow cannot start its process.
+    "retries": {"task": {"retries": 15, "retry_delay": timedelta(seconds=5)}},
     "leave": {"wait": {"stop_on_kill": False}},
     "failing": FAILING,
     "soft": {**FAILING, "sensor": {"soft_fail": True}},

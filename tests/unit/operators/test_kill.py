@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, AirflowTaskTimeout, ErrorType
 from airflow.sdk.execution_time import comms
 
 from airflow_provider_capy.exceptions import CapyThreadError
@@ -72,7 +72,8 @@ WAITING = pytest.mark.parametrize(
         ("failed", 0, "failed", AirflowFailException, True),
         ("failed", 2, "failed", AirflowFailException, True),
         ("success", 2, "failed", AirflowFailException, True),
-        ("restarting", 2, "up_for_retry", CapyThreadError, True),
+        ("restarting", 2, "up_for_retry", CapyThreadError, False),
+        ("restarting", 0, "failed", CapyThreadError, False),
         ("running", 2, "up_for_retry", CapyThreadError, False),
         ("running", 0, "failed", CapyThreadError, True),
     ],
@@ -139,10 +140,49 @@ def test_a_kill_while_the_create_is_under_way_waits_for_its_answer(
     assert (ran.state, bool(truth["stops"])) == ("up_for_retry" if retries else "failed", stopped)
     assert ran.xcoms["thread_id"] == truth["id"]
     assert truth["id"] in str(ran.error)
-    # Should the answer not come in time, the next try knows all the same that this one was over, or cleared.
-    written = [message.value for message in supervisor.messages if isinstance(message, comms.SetTaskStateStore)]
-    early = [value for value in written if value["thread_id"] is None and value["fate"] == "stopping"]
-    assert bool(early) is (stopped and durable)
+
+
+class Cleared(Supervisor):
+    """Its task instance is cleared while the task is at work: what it has kept is another one's from then on."""
+
+    cleared = False
+
+    def send(self, msg: Any) -> Any:
+        if isinstance(msg, comms.GetTaskStates):
+            self.cleared = True
+        if self.cleared and isinstance(msg, comms.GetTaskStateStore):
+            return comms.ErrorResponse(error=ErrorType.TASK_STORE_NOT_FOUND)
+        if self.cleared and isinstance(msg, comms.SetTaskStateStore):
+            raise AirflowRuntimeError(
+                comms.ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 404})
+            )
+        return super().send(msg)
+
+
+@pytest.mark.parametrize("standing", ["running", "unknown", "restarting", "queued"])
+@pytest.mark.parametrize("in_create", [True, False])
+def test_a_try_that_cannot_leave_word_stops_no_thread_that_a_next_one_may_take_for_finished(
+    in_create: bool, standing: str, capy: EmulatorControl
+) -> None:
+    if in_create:
+        capy.fault("slow", "createAndStartThread", seconds=0.8)
+    supervisor = Cleared(standing=standing)
+    ran = killed(
+        lambda: run_task(operator(), supervisor=supervisor),
+        capy.threads if in_create else lambda: capy.requests("getThread"),
+    )
+    [truth] = capy.threads()
+    assert (ran.state, truth["stops"], supervisor.cleared) == ("failed", [], True)
+    assert f"Thread {truth['id']} was not stopped" in str(ran.error)
+
+
+@pytest.mark.parametrize("standing", ["failed", "success", "skipped"])
+def test_a_task_instance_that_is_over_needs_no_word(standing: str, capy: EmulatorControl) -> None:
+    ran = killed(
+        lambda: run_task(operator(), supervisor=Cleared(standing=standing)), lambda: capy.requests("getThread")
+    )
+    [truth] = capy.threads()
+    assert (ran.state, len(truth["stops"])) == ("failed", 1)
 
 
 def test_a_kill_before_the_create_starts_nothing(capy: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +228,7 @@ def test_a_kill_that_comes_into_a_log_call_does_not_wait_for_it(
     monkeypatch.setattr(CapyCreateThreadOperator, "log", Log())
     [thread_id] = capy.create(life="forever")
     killed_task = operator()()
-    killed_task._at_stake = thread_id
+    killed_task._at_stake, killed_task._context = thread_id, {}
     with Log.lock, pytest.raises(CapyThreadError, match="Killed"):
         killed_task.on_kill()
     [line] = until(lambda: Log.lines)
