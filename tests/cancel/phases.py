@@ -44,12 +44,15 @@ def creating(seconds: float = 3) -> Callable[[Trial], None]:
 
 
 def before_create(seconds: float) -> Callable[[Trial], None]:
-    """The create is on its way, and processed only after so many seconds: all that can be seen is the task's intent."""
+    """The create has been sent, and is processed only after so many seconds."""
 
     def bring(trial: Trial) -> None:
-        trial.slow_down("slow_before", "createAndStartThread", seconds)
+        fault = trial.slow_down("slow_before", "createAndStartThread", seconds)
         trial.start()
-        trial.until("the create's intent", lambda: trial.record(trial.create_task))
+        trial.until(
+            "the create's request",
+            lambda: any(one["fired"] for one in trial.capy.faults() if one["id"] == fault),
+        )
 
     return bring
 

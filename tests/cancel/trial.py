@@ -123,9 +123,9 @@ class Trial:
 
     # What is done to it
 
-    def slow_down(self, kind: str, operation: str, seconds: float) -> None:
-        """Let Capy take its time with this trial's requests."""
-        self.capy.fault(kind, operation, match=self.key, seconds=seconds)
+    def slow_down(self, kind: str, operation: str, seconds: float) -> int:
+        """Let Capy take its time with this trial's requests; return the fault's number."""
+        return self.capy.fault(kind, operation, match=self.key, seconds=seconds)
 
     def start(self) -> None:
         """Start the run."""
