@@ -52,7 +52,8 @@ class Attempt:
             forget to. ``None`` when it is not known.
         retries: of the task as its DAG stands now: a clear counts ``max_tries`` anew from it, so that a changed one can
             hide a clear. ``None`` when it is not known.
-        try_number: of this try: only a clear makes it greater than all the tries that there were to be.
+        try_number: of this try. Retries alone do not lead beyond ``max_tries + 1``; a clear does, and so does a scheduler that
+            was lost with the task in its queue.
     """
 
     clear_number: int
@@ -62,7 +63,7 @@ class Attempt:
 
     @property
     def is_beyond_retries(self) -> bool:
-        """Whether no retry can have brought this try about."""
+        """Whether this try is no retry."""
         return self.max_tries is not None and self.try_number > self.max_tries + 1
 
 

@@ -21,9 +21,8 @@ THREAD_KEY = "thread"
 
 OVER = frozenset({"failed", "success", "skipped", "upstream_failed", "removed"})
 
-# From SIGTERM to SIGKILL Airflow leaves five seconds: this much for the question, for the word and for the stop.
+# From SIGTERM to SIGKILL Airflow leaves five seconds: this much for the question, the rest for the stop.
 ASK_BUDGET = 2.0
-WORD_BUDGET = 0.8
 STOP_BUDGET = 2.0
 KILL_BUDGET = 4.3
 
@@ -256,8 +255,8 @@ class KillOrder:
         stop: whether the thread is stopped.
         may_retry: whether Airflow may try the task again after it.
         reason: why, for the log and the error.
-        word_first: whether it is stopped only once the record tells of it. A task instance that was cleared is a new one to
-            Airflow, and this try can write into its record no more: a next try would take the stopped thread for a
+        word_first: whether it is stopped only once the record tells of it. To Airflow a task instance that was cleared is a
+            new one, and this try can no longer write into its record: the next try would take the stopped thread for a
             finished one.
     """
 
@@ -267,18 +266,19 @@ class KillOrder:
     word_first: bool = False
 
 
-def kill_order(standing: Standing, *, tries_left: bool, stop_on_kill: bool) -> KillOrder:
+def kill_order(standing: Standing, *, tries_left: bool, stop_on_kill: bool, is_kept: bool = True) -> KillOrder:
     """Decide what a worker's ``on_kill`` does.
 
     Args:
         standing: how the task instance stands.
         tries_left: whether a next try would go on with the thread.
         stop_on_kill: what the user wants; ``False`` never stops.
+        is_kept: whether another try can know of the thread; with ``durable=False`` none can.
     """
     may_retry = not standing.is_over
     if not stop_on_kill:
         return KillOrder(False, may_retry, f"{standing.reason}, but stop_on_kill is off")
-    if standing.is_over:
+    if standing.is_over or not is_kept:
         return KillOrder(True, may_retry, standing.reason)
     if standing.state == "restarting" or standing is DELETED:
         return KillOrder(False, may_retry, f"{standing.reason}: it begins anew, and sees to the thread itself")

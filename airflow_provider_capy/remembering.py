@@ -103,15 +103,22 @@ class RecordStore(Generic[R]):
             return _cause(error.__cause__ or error)
         return ""
 
-    def leave_word(self, by: str) -> str:
+    def leave_word(self, thread_id: str | None, by: str) -> str:
         """Write that the thread was asked to stop, unless somebody else has written that already.
+
+        Args:
+            thread_id: the thread.
+            by: who stops it and why.
 
         Returns:
             why it could not be written; empty when it was. A try whose task instance was cleared finds no record any more.
         """
+        if self._accessor is None:
+            return ""
         try:
-            if (record := self.read()) is None:
-                return "there is none" if self._accessor is not None else ""
+            record = self.read()
+            if record is None or record.thread_id not in {None, thread_id}:
+                return "there is none of this thread"
             if not record.was_stopped:
                 self.write(record.stopping(by))
         except CapyError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyError, CapyRequestError, CapyThreadError
+from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError, CapyThreadError
 from airflow_provider_capy.lifecycle import Outcome, Policy, checked_on_blocked, fate_after
 from airflow_provider_capy.tasking import CapyTask, final
 from airflow_provider_capy.templated import as_seconds
@@ -60,8 +60,8 @@ class WaitingTask(CapyTask):
         try:
             self._know(context)
             yield
-        except (AirflowException, CapyThreadError):
-            self._leave_word_of_kill()
+        except (AirflowException, CapyThreadError) as error:
+            self._see_kill_through(error)
             raise
         finally:
             self._close()
@@ -92,7 +92,8 @@ class WaitingTask(CapyTask):
             return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
             with self._at_work(context):
-                self._take_up(context)
+                with suppress(CapyInputError):
+                    self._take_up(context)
                 raise self._failed(context, self._unwatched(error)) from error.__cause__
 
     def _unwatched(self, error: TaskDeferralError | TaskDeferralTimeout) -> BaseException:

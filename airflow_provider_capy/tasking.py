@@ -1,4 +1,4 @@
-"""What the operators and the sensor of a thread share: hook, links, the worker's loop, and the end on a kill."""
+"""What the operators and the sensor of a thread share: hook, links, record, and the end on a kill."""
 
 from __future__ import annotations
 
@@ -19,14 +19,7 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError, CapyThreadError
-from airflow_provider_capy.killing import (
-    KILL_BUDGET,
-    STOP_BUDGET,
-    THREAD_KEY,
-    WORD_BUDGET,
-    ask_from_signal_handler,
-    kill_order,
-)
+from airflow_provider_capy.killing import KILL_BUDGET, STOP_BUDGET, THREAD_KEY, ask_from_signal_handler, kill_order
 from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY, THREAD_URL_KEY
 
@@ -126,10 +119,30 @@ class CapyTask:
         """Write into the record, and say whether that worked; a failure must not hide how this try ends."""
         return self._told(self._store(context).update(thread_id=self._at_stake, **changes))
 
-    def _leave_word_of_kill(self) -> None:
-        """Tell later tries, and whoever ends the run, that a kill has stopped the thread."""
-        if self._stopped_because and self._context is not None:
-            self._told(self._store(self._context).leave_word(f"its task was killed, {self._stopped_because}"))
+    def _see_kill_through(self, error: Exception) -> None:
+        """Do what a kill has left to do once its error has left whatever it came into, and add that to the error.
+
+        A signal may find the main thread inside a request to Airflow: only from here can the record be written.
+
+        Args:
+            error: what the task ends with.
+        """
+        if self._order is not None and self._order.word_first and error is self._kill:
+            self._stop_with_word(self._order, error)
+        elif self._stopped_because and self._context is not None:
+            by = f"its task was killed, {self._stopped_because}"
+            self._told(self._store(self._context).leave_word(self._at_stake, by))
+
+    def _stop_with_word(self, order: KillOrder, kill: Exception) -> None:
+        """Leave word of a stop, and stop only then."""
+        self._order = None
+        if self._context is None or self._at_stake is None:
+            return
+        by = f"its task was killed, {order.reason}"
+        failure = self._store(self._context).leave_word(self._at_stake, by)
+        reason = f"its record cannot tell of a stop ({failure})" if failure else order.reason
+        fate = self._carry_out(stop=not failure, reason=reason)
+        kill.args = (f"{kill.args[0]} {fate}{f' Why: {reason}.' if failure else ''}",)
 
     def _told(self, failure: str) -> bool:
         if failure:
@@ -140,6 +153,11 @@ class CapyTask:
     def _may_stop(self) -> bool:
         """Whether the thread may be stopped from here at all."""
         return self.stop_on_kill
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether another try can know of the thread."""
+        return self._context is not None and self._context.get("task_state_store") is not None
 
     def _will_retry(self, error: BaseException) -> bool:
         """Say whether Airflow tries the task again when it ends with this error, as it decides that itself."""
@@ -179,51 +197,36 @@ class CapyTask:
             # Airflow keeps the handler while it reports the end: the trigger, the next poke or the next task goes on.
             return
         began = time.monotonic()
-        order = kill_order(
+        order = self._order = kill_order(
             ask_from_signal_handler(self._ti),
             tries_left=self._goes_on_in_next_try(CapyThreadError("")),
             stop_on_kill=self._may_stop,
+            is_kept=self._is_kept,
         )
         message = f"Killed ({order.reason})."
-        kill = CapyThreadError(message) if order.may_retry else AirflowFailException(message)
-        if self._in_create:
-            # The create is under way: its answer, which carries the id, is worth the seconds that are left.
-            self._kill, self._order = kill, order
-            return
-        raise self._carried_out(order, kill, began)
+        thread_id = self._at_stake or ""
+        kill = CapyThreadError(message, thread_id=thread_id) if order.may_retry else AirflowFailException(message)
+        self._kill = kill
+        # While a create is under way, its answer, which carries the id, is worth the seconds that are left.
+        if not self._in_create:
+            if not order.word_first:
+                # What the question left of the time is the stop's: a 429 may ask for some of it.
+                self._end_by(order, kill, max(STOP_BUDGET, KILL_BUDGET - (time.monotonic() - began)))
+            raise kill
 
     def _stop_if_killed(self) -> Exception | None:
         """Right after a create that a kill came into: stop its thread, and return what is to be raised."""
-        if self._kill is None or self._order is None:
+        if (kill := self._kill) is None or (order := self._order) is None:
             return None
-        return self._carried_out(self._order, self._kill, time.monotonic())
-
-    def _carried_out(self, order: KillOrder, kill: Exception, began: float) -> Exception:
-        """Stop the thread, or not, and return the error that says which."""
-        stop, reason = order.stop, order.reason
-        if stop and order.word_first and not self._word_of(reason):
-            stop, reason = False, f"{reason}, but its record cannot tell of a stop, so a next try may go on with it"
-        # What the questions left of the time is the stop's: a 429 may ask for some of it.
-        fate = self._carry_out(
-            stop=stop, reason=reason, budget=max(STOP_BUDGET, KILL_BUDGET - (time.monotonic() - began))
-        )
-        kill.args = (f"{kill.args[0]} {fate}",)
-        if isinstance(kill, CapyThreadError):
-            kill.thread_id = self._at_stake or ""
+        if order.word_first:
+            self._stop_with_word(order, kill)
+        else:
+            self._end_by(order, kill, STOP_BUDGET)
         return kill
 
-    def _word_of(self, reason: str) -> bool:
-        """Leave word of a stop from a signal handler, see :meth:`_stop_within`, and say whether it is written."""
-        if self._context is None or self._at_stake is None:
-            return False
-        written: list[bool] = []
-        store, by = self._store(self._context), f"its task was killed, {reason}"
-        telling = threading.Thread(
-            target=lambda: written.append(not store.leave_word(by)), name="capy-word", daemon=True
-        )
-        telling.start()
-        telling.join(WORD_BUDGET)
-        return bool(written and written[0])
+    def _end_by(self, order: KillOrder, kill: Exception, budget: float) -> None:
+        """Stop the thread, or not, and add to the error which."""
+        kill.args = (f"{kill.args[0]} {self._carry_out(stop=order.stop, reason=order.reason, budget=budget)}",)
 
     def _on_execution_timeout(self, timeout: AirflowTaskTimeout) -> str:  # noqa: ARG002 - for tasks that start threads
         """Airflow's own ``execution_timeout`` struck while the task was on a worker: say what becomes of the thread."""

@@ -128,9 +128,11 @@ def _calls_for_stop(row: Row, rows: Sequence[Row], cause: Cause) -> bool:
     record = row.record
     if record.fate not in OPEN or not record.may_stop:
         return False
+    if record.fate is Fate.DISPATCHED and _came_to_its_end(row, rows):
+        return False
     by_itself = row.task_state not in _CUT_OFF
     if record.fate is Fate.DISPATCHED and by_itself:
-        return cause in {Cause.RUN_MARKED_FAILED, Cause.TASK_MARKED} and not _came_to_its_end(row, rows)
+        return cause in {Cause.RUN_MARKED_FAILED, Cause.TASK_MARKED}
     if cause is Cause.TASK_MARKED or not record.owner:
         return True
     # A thread that a group's create has handed on is its wait's, which may only be about to begin.

@@ -166,6 +166,10 @@ class OwningTask(WaitingTask):
     def _may_stop(self) -> bool:
         return self.stop_on_kill and not self._spared
 
+    @property
+    def _is_kept(self) -> bool:
+        return self.durable and super()._is_kept
+
     def _store(self, context: Context) -> RecordStore[Record]:
         from airflow_provider_capy.identity import Record
         from airflow_provider_capy.remembering import RecordStore

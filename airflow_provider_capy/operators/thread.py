@@ -223,7 +223,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         try:
             record = start.get()
         except Exception:
-            if self._kill is not None:
+            if self._kill is not None and self._in_create:
                 # The create brought no id: what it raised says whether a thread may exist.
                 self.log.warning("%s", self._kill)
             raise

@@ -528,6 +528,15 @@ def test_a_trigger_that_fails_is_an_end_like_every_other(
     assert ran.state == ("up_for_retry" if retries else "failed")
 
 
+@pytest.mark.parametrize(("soft", "state"), [({}, "failed"), ({"never_fail": True}, "skipped")], ids=str)
+def test_a_trigger_that_fails_is_told_although_the_thread_is_not_known_any_more(soft: Any, state: str) -> None:
+    ran = run_task(
+        lambda: CapyThreadSensor(task_id=TASK_ID, thread_id="None", deferrable=True, **soft),
+        resume={"next_method": "__fail__", "next_kwargs": {"error": "Trigger failure", "traceback": ["boom"]}},
+    )
+    assert (ran.state, "The triggerer could not go on" in str(ran.error)) == (state, True)
+
+
 @pytest.mark.parametrize("kind", ["sensor", "operator"])
 @pytest.mark.parametrize(
     ("word", "stopped"), [(["{id}", "jam_2"], True), ([["jam_2"], ["{id}"]], True), (["jam_2"], False), (None, False)]

@@ -11,6 +11,8 @@ from airflow_provider_capy.exceptions import CapyReferenceError
 from airflow_provider_capy.identity import Record
 from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.records import OPEN, ThreadRecord
+from airflow_provider_capy.remembering import RecordStore
+from tests.unit.starts import MemoryStore
 
 # What 0.1 has left in stores, with and without a thread.
 OLD = {
@@ -96,3 +98,30 @@ def test_an_empty_store_holds_no_record() -> None:
 def test_what_cannot_be_read_is_refused_and_not_guessed(garbage: Any) -> None:
     with pytest.raises(CapyReferenceError, match=r"'capy_thread' that cannot be read.*Delete that key"):
         ThreadRecord.read(garbage)
+
+
+@pytest.mark.parametrize(
+    ("thread_id", "fate", "is_written", "is_told"),
+    [
+        ("jam_1", Fate.HELD, True, True),
+        ("jam_1", Fate.STOPPED, False, True),
+        # An intent whose id could not be stored.
+        (None, Fate.HELD, True, True),
+        # Another thread's, which this task has not taken over yet.
+        ("jam_2", Fate.HELD, False, False),
+        ("jam_2", Fate.STOPPED, False, False),
+    ],
+)
+def test_word_is_left_of_the_thread_that_is_stopped(
+    thread_id: str | None, fate: Fate, is_written: bool, is_told: bool
+) -> None:
+    memory = MemoryStore()
+    store = RecordStore(memory, ThreadRecord)
+    before = store.write(ThreadRecord(thread_id=thread_id, fate=fate))
+    failure = store.leave_word("jam_1", "somebody")
+    assert (failure == "", store.read()) == (is_told, before.stopping("somebody") if is_written else before)
+
+
+@pytest.mark.parametrize(("memory", "is_told"), [(MemoryStore(), False), (None, True)])
+def test_where_there_is_no_record_no_word_is_left(memory: MemoryStore | None, is_told: bool) -> None:
+    assert (RecordStore(memory, ThreadRecord).leave_word("jam_1", "somebody") == "") is is_told

@@ -249,8 +249,9 @@ def test_nothing_ended_stops_nothing() -> None:
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_a_dispatched_thread_that_a_sensor_saw_come_to_its_own_end_is_not_stopped(cause: Cause) -> None:
-    rows = [row(fate=DISPATCHED, task_state="success"), row(2, "sensor", fate=SETTLED, task_state="success")]
+@pytest.mark.parametrize("state", ["success", "failed", "skipped"])
+def test_a_dispatched_thread_that_a_sensor_saw_come_to_its_own_end_is_not_stopped(state: str, cause: Cause) -> None:
+    rows = [row(fate=DISPATCHED, task_state=state), row(2, "sensor", fate=SETTLED, task_state="success")]
     other = row(3, "other", thread_id="jam_2", fate=HELD)
 
     assert stopped(rows, cause, "work" if cause in TASK_ENDS else None) == []

@@ -174,6 +174,78 @@ def test_a_try_that_cannot_leave_word_stops_no_thread_that_a_next_one_may_take_f
     [truth] = capy.threads()
     assert (ran.state, truth["stops"], supervisor.cleared) == ("failed", [], True)
     assert f"Thread {truth['id']} was not stopped" in str(ran.error)
+    assert standing == "restarting" or "its record cannot tell of a stop" in str(ran.error)
+
+
+@pytest.mark.parametrize("standing", ["running", "unknown", "restarting", "queued", "failed"])
+@pytest.mark.parametrize("in_create", [True, False])
+def test_a_thread_that_no_other_try_can_know_of_is_stopped(
+    in_create: bool, standing: str, capy: EmulatorControl
+) -> None:
+    if in_create:
+        capy.fault("slow", "createAndStartThread", seconds=0.8)
+    ran = killed(
+        lambda: run_task(operator(durable=False), supervisor=Cleared(standing=standing)),
+        capy.threads if in_create else lambda: capy.requests("getThread"),
+    )
+    [truth] = capy.threads()
+    assert (ran.state, len(truth["stops"])) == ("failed", 1)
+    assert f"Thread {truth['id']}: it was asked to stop" in str(ran.error)
+
+
+class Busy(Supervisor):
+    """The signal finds the task in the middle of a request, whose lock the question before a stop has to wait for."""
+
+    def __init__(self, capy: EmulatorControl) -> None:
+        super().__init__()
+        self._capy = capy
+        self._lock = threading.RLock()
+        self.is_busy = threading.Event()
+        self.stops_at_word: list[int] = []
+
+    def send(self, msg: Any) -> Any:
+        with self._lock:
+            if isinstance(msg, comms.SetXCom) and msg.key == "thread_url":
+                answer = super().send(msg)
+                self.is_busy.set()
+                time.sleep(1)
+                return answer
+            if isinstance(msg, comms.SetTaskStateStore) and msg.value["fate"] == "stopping":
+                self.stops_at_word.append(len(self._capy.requests("stopThread")))
+            return super().send(msg)
+
+
+@pytest.mark.parametrize("kind", ["operator", "sensor"])
+def test_a_kill_into_a_request_to_airflow_leaves_word_and_stops_once_it_is_out_of_it(
+    kind: str, capy: EmulatorControl
+) -> None:
+    [watched] = capy.create(life="forever") if kind == "sensor" else [None]
+    supervisor = Busy(capy)
+    make = operator() if kind == "operator" else lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=watched or "")
+    ran = killed(lambda: run_task(make, supervisor=supervisor), supervisor.is_busy.is_set)
+    [truth] = capy.threads()
+    assert (ran.state, type(ran.error), len(truth["stops"])) == ("failed", CapyThreadError, 1)
+    assert "could not be asked" in str(ran.error)
+    # The word comes first: a next try would take a stopped thread without it for a finished one.
+    assert supervisor.stops_at_word == [0]
+    assert supervisor.store["capy_thread"]["fate"] == "stopping"
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+@pytest.mark.parametrize("standing", ["running", "unknown"])
+def test_a_sensor_that_is_killed_in_its_last_try_leaves_word_and_stops(
+    standing: str, mode: str, capy: EmulatorControl
+) -> None:
+    [thread_id] = capy.create(life="forever")
+    capy.fault("slow", "getThread", seconds=1)
+    supervisor = Supervisor(standing=standing)
+    ran = killed(
+        lambda: run_task(
+            lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, mode=mode), supervisor=supervisor
+        ),
+        lambda: capy.faults()[0]["fired"],
+    )
+    assert (ran.state, len(capy.stops(thread_id)), supervisor.store["capy_thread"]["fate"]) == ("failed", 1, "stopping")
 
 
 @pytest.mark.parametrize("standing", ["failed", "success", "skipped"])
@@ -228,7 +300,7 @@ def test_a_kill_that_comes_into_a_log_call_does_not_wait_for_it(
     monkeypatch.setattr(CapyCreateThreadOperator, "log", Log())
     [thread_id] = capy.create(life="forever")
     killed_task = operator()()
-    killed_task._at_stake, killed_task._context = thread_id, {}
+    killed_task._at_stake = thread_id
     with Log.lock, pytest.raises(CapyThreadError, match="Killed"):
         killed_task.on_kill()
     [line] = until(lambda: Log.lines)
