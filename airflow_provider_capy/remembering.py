@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_capy.exceptions import CapyError, CapyReferenceError, CapyThreadError
+from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.records import STORE_KEY, ThreadRecord
 
 R = TypeVar("R", bound=ThreadRecord)
+
+# A kill and a timeout may each have left one answer behind.
+LATE_ANSWERS = 4
 
 
 class RecordStore(Generic[R]):
@@ -84,27 +88,29 @@ class RecordStore(Generic[R]):
         return record
 
     def update(self, *, thread_id: str | None = None, **changes: Any) -> str:
-        """Change the record if there is one, where a failure must not hide how the task ended.
+        """Change the record, where a failure must not hide how the task ended.
 
         Args:
             thread_id: the thread, in case that its id could not be stored when it was created.
-            **changes: other fields of the record.
+            **changes: other fields of the record. A word that the thread was stopped is not taken back.
 
         Returns:
-            why it could not be written; empty when it was.
+            why it could not be written; empty when it was, or when nothing is ever remembered.
         """
         try:
-            if (record := self.read()) is not None:
-                changes["thread_id"] = record.thread_id or thread_id
-                self.write(record.model_copy(update=changes))
+            if (record := self._found()) is None:
+                return self._missing
+            if record.was_stopped and changes.get("fate") not in {Fate.STOPPING, Fate.STOPPED}:
+                changes.pop("fate", None)
+            self.write(record.model_copy(update={**changes, "thread_id": record.thread_id or thread_id}))
         except CapyError as error:
             if is_a_kill(error):
                 raise
             return _cause(error.__cause__ or error)
         return ""
 
-    def leave_word(self, thread_id: str | None, by: str) -> str:
-        """Write that the thread was asked to stop, unless somebody else has written that already.
+    def leave_word(self, thread_id: str, by: str) -> str:
+        """Write that the thread is asked to stop, unless somebody else has written that already, and see that it is written.
 
         Args:
             thread_id: the thread.
@@ -113,19 +119,36 @@ class RecordStore(Generic[R]):
         Returns:
             why it could not be written; empty when it was. A try whose task instance was cleared finds no record any more.
         """
-        if self._accessor is None:
-            return ""
         try:
-            record = self.read()
-            if record is None or record.thread_id not in {None, thread_id}:
-                return "there is none of this thread"
+            if (record := self._found()) is None:
+                return self._missing
+            if record.thread_id not in {None, thread_id} or record.fate is Fate.SETTLED:
+                return "it tells of another thread, or of this one's own end"
             if not record.was_stopped:
-                self.write(record.stopping(by))
+                word = record.stopping(by).model_copy(update={"thread_id": thread_id})
+                self.write(word)
+                if self._found(word) is None:
+                    return "it does not hold what was written"
         except CapyError as error:
             if is_a_kill(error):
                 raise
             return _cause(error.__cause__ or error)
         return ""
+
+    def _found(self, wanted: R | None = None) -> R | None:
+        """Return the record, or the one that is wanted, also where a signal came into a request to Airflow.
+
+        The answer to that request is still to come, and is taken for the next one's, and so on: each answer is one late.
+        """
+        for _ in range(LATE_ANSWERS if self._accessor is not None else 0):
+            record = self.read()
+            if record is not None and (wanted is None or record == wanted):
+                return record
+        return None
+
+    @property
+    def _missing(self) -> str:
+        return "there is none" if self._accessor is not None else ""
 
 
 def is_a_kill(error: Exception) -> bool:

@@ -49,6 +49,7 @@ class ThreadStart(ThreadOfTask):
             if before is not None and before.fate in OPEN and before.may_stop:
                 # Only one record is kept: the thread of an earlier try is not to be lost from sight.
                 self._stop_old(before)
+            self.sending()
             flow = create_once(body, reference=None, intended_at=self.clock(), clock=self.clock)
             # Not for a retry, which starts another one: whoever ends the run has to find it.
             return self._keep(self._intent(uuid.uuid4().hex, 0), self._run(flow), "created")
@@ -58,6 +59,7 @@ class ThreadStart(ThreadOfTask):
         if record is not None and decision.action is Action.LOOK_UP and (found := self._adopt(record)) is not None:
             # From here on it is a known thread like any other, which may have ended badly meanwhile.
             record, decision = found, decide(found, attempt)
+            self.announce(found)
         kept = self._reattach(record) if record is not None and decision.action is Action.REATTACH else None
         return kept if kept is not None else self._start(record, decision)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError, CapyThreadError
+from airflow_provider_capy.exceptions import CapyError, CapyRequestError, CapyThreadError
 from airflow_provider_capy.lifecycle import Outcome, Policy, checked_on_blocked, fate_after
 from airflow_provider_capy.tasking import CapyTask, final
 from airflow_provider_capy.templated import as_seconds
@@ -58,13 +58,14 @@ class WaitingTask(CapyTask):
     def _at_work(self, context: Any) -> Iterator[None]:
         """Keep what a kill has to know, and leave nothing open and no kill untold at the end."""
         try:
-            self._know(context)
-            yield
+            try:
+                self._know(context)
+                yield
+            finally:
+                self._close()
         except (AirflowException, CapyThreadError) as error:
             self._see_kill_through(error)
             raise
-        finally:
-            self._close()
 
     def _know(self, context: Any) -> None:
         """Keep what a kill and the end of the wait have to know."""
@@ -86,14 +87,20 @@ class WaitingTask(CapyTask):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """Resume after the trigger; what the triggerer could not finish is told as every other failure."""
+        from airflow_provider_capy.remembering import is_a_kill
+
         assert isinstance(self, BaseOperator)  # noqa: S101 - what this is mixed into
         try:
             # Past the base sensor, which applies soft_fail and never_fail otherwise than where it pokes.
             return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
             with self._at_work(context):
-                with suppress(CapyInputError):
+                try:
                     self._take_up(context)
+                except CapyError as unknown:
+                    if is_a_kill(unknown):
+                        raise
+                    self.log.warning("Nobody knows which thread this task waited for: %s", unknown)
                 raise self._failed(context, self._unwatched(error)) from error.__cause__
 
     def _unwatched(self, error: TaskDeferralError | TaskDeferralTimeout) -> BaseException:
@@ -124,6 +131,7 @@ class WaitingTask(CapyTask):
             wait: takes the look in.
             told_elsewhere: whether whoever goes on with the wait tells the thread's state again.
         """
+        self._check_for_kill()
         try:
             step = wait.saw(self.hook.get_thread(wait.thread_id), time.time())
         except CapyRequestError as error:
@@ -175,18 +183,25 @@ class WaitingTask(CapyTask):
         """
         from airflow_provider_capy.stopped import stopped_error
 
+        self._check_for_kill()
         self._publish_end(context, event)
         is_blocked = event.outcome is Outcome.BLOCKED
         if event.outcome is Outcome.READY or (is_blocked and self.on_blocked == "succeed"):
             if error := stopped_error(context, self, self._known(context), event.thread_id):
                 raise self._wanted(final(error))
-            self._remember(context, fate=fate_after(event.outcome), **self._word_of_success)
+            self._settle(context, event)
             self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
             return self._result(event)
         if is_blocked and self.on_blocked == "skip":
-            self._remember(context, fate=fate_after(event.outcome), **self._word_of_success)
+            self._settle(context, event)
             raise AirflowSkipException(f"Thread {event.thread_id} is blocked, left as it is: {event.thread_url}")
         raise self._failed(context, self._error(event), event)
+
+    def _settle(self, context: Any, event: WaitEvent) -> None:
+        """Write down how the thread ended; from here on a kill has nothing to stop."""
+        self._at_stake = None
+        word = {"fate": fate_after(event.outcome), **self._word_of_success}
+        self._told(event.thread_id, self._store(context).update(thread_id=event.thread_id, **word))
 
     def _known(self, context: Any) -> ThreadRecord | None:
         """Return what the record says by now, whoever wrote it."""
@@ -221,6 +236,7 @@ class WaitingTask(CapyTask):
             error: what it ended with.
             event: how the thread's wait ended; ``None`` when it came to no end of the thread's.
         """
+        self._check_for_kill()
         wanted = self._wanted(error)
         fate = self._fate(context, event, again=self._will_retry(wanted))
         wanted.args = (f"{str(wanted).rstrip('. ')}. {fate}",)

@@ -117,7 +117,12 @@ class CapyTask:
 
     def _remember(self, context: Any, **changes: Any) -> bool:
         """Write into the record, and say whether that worked; a failure must not hide how this try ends."""
-        return self._told(self._store(context).update(thread_id=self._at_stake, **changes))
+        return self._told(self._at_stake, self._store(context).update(thread_id=self._at_stake, **changes))
+
+    def _check_for_kill(self) -> None:
+        """Raise the error of a kill that came into code of Airflow's which takes every error for its own."""
+        if self._kill is not None and not self._in_create:
+            raise self._kill
 
     def _see_kill_through(self, error: Exception) -> None:
         """Do what a kill has left to do once its error has left whatever it came into, and add that to the error.
@@ -127,26 +132,27 @@ class CapyTask:
         Args:
             error: what the task ends with.
         """
+        # Airflow may send a second signal, which would cut this off.
+        self._handed_over = True
         if self._order is not None and self._order.word_first and error is self._kill:
             self._stop_with_word(self._order, error)
-        elif self._stopped_because and self._context is not None:
+        elif self._stopped_because and self._context is not None and self._at_stake is not None:
             by = f"its task was killed, {self._stopped_because}"
-            self._told(self._store(self._context).leave_word(self._at_stake, by))
+            self._told(self._at_stake, self._store(self._context).leave_word(self._at_stake, by))
 
     def _stop_with_word(self, order: KillOrder, kill: Exception) -> None:
         """Leave word of a stop, and stop only then."""
-        self._order = None
-        if self._context is None or self._at_stake is None:
-            return
-        by = f"its task was killed, {order.reason}"
-        failure = self._store(self._context).leave_word(self._at_stake, by)
+        self._order, failure = None, ""
+        if self._context is not None and self._at_stake is not None:
+            failure = self._store(self._context).leave_word(self._at_stake, f"its task was killed, {order.reason}")
         reason = f"its record cannot tell of a stop ({failure})" if failure else order.reason
         fate = self._carry_out(stop=not failure, reason=reason)
         kill.args = (f"{kill.args[0]} {fate}{f' Why: {reason}.' if failure else ''}",)
 
-    def _told(self, failure: str) -> bool:
-        if failure:
-            self.log.warning("The record of thread %s could not be written: %s", self._at_stake, failure)
+    def _told(self, thread_id: str | None, failure: str) -> bool:
+        # Without a thread there was nothing to tell.
+        if failure and thread_id is not None:
+            self.log.warning("The record of thread %s could not be written: %s", thread_id, failure)
         return not failure
 
     @property
@@ -218,6 +224,7 @@ class CapyTask:
         """Right after a create that a kill came into: stop its thread, and return what is to be raised."""
         if (kill := self._kill) is None or (order := self._order) is None:
             return None
+        self._handed_over = True
         if order.word_first:
             self._stop_with_word(order, kill)
         else:
@@ -236,7 +243,7 @@ class CapyTask:
         """Stop the thread, or not, and say in one line which and why."""
         thread_id = self._at_stake
         if thread_id is None:
-            return "No thread is known yet."
+            return "No thread is to be stopped."
         if not stop:
             self._tell("Thread %s is not stopped: %s", thread_id, reason)
             return f"Thread {thread_id} was not stopped."

@@ -114,7 +114,10 @@ def closed(rows: Sequence[Row]) -> list[tuple[Row, ThreadRecord]]:
 def _came_to_its_end(row: Row, rows: Sequence[Row]) -> bool:
     """Say whether another task of the run saw a dispatched thread come to its own end: nothing of it is left to stop."""
     thread_id = row.record.thread_id
-    return any(other.record.thread_id == thread_id and other.record.fate is Fate.SETTLED for other in rows)
+    return any(
+        thread_id is not None and other.record.thread_id == thread_id and other.record.fate is Fate.SETTLED
+        for other in rows
+    )
 
 
 def _belongs_to(row: Row, rows: Sequence[Row], task_id: str, map_index: int) -> bool:

@@ -218,8 +218,6 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             announce=self._take,
             sending=self._sending,
         )
-        # Without a record there is nothing before the create.
-        self._in_create = not self.durable
         try:
             record = start.get()
         except Exception:
@@ -242,4 +240,5 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
 
     def _sending(self) -> None:
         """From here to the thread's id a kill waits for the answer; one that came before sends no create at all."""
+        self._check_for_kill()
         self._in_create = True

@@ -81,6 +81,8 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         AirflowSkipException: blocked under ``on_blocked="skip"``, or by ``soft_fail`` or ``never_fail``.
     """
 
+    _answers_for_thread = False
+
     template_fields: Sequence[str] = (
         "thread_id",
         "project_id",
@@ -263,7 +265,8 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         return "It was left as it is; a retry waits for it again" if again else "It was left as it is"
 
     def _let_go(self, context: Context, event: WaitEvent | None, *, again: bool = False) -> None:
-        gone = event is not None and event.thread_is_gone
+        # Another connection's token may see a thread that this one's does not: only whoever answers for it takes it for gone.
+        gone = self._answers_for_thread and event is not None and event.thread_is_gone
         fate = Fate.HELD if again else fate_after(event.outcome if event is not None else None, gone=gone)
         self._remember(context, fate=fate)
 

@@ -31,6 +31,7 @@ class CapyThreadWait(CapyThreadSensor):
         **kwargs: of :class:`~airflow_provider_capy.sensors.thread.CapyThreadSensor`.
     """
 
+    _answers_for_thread = True
     _is_shared = False
 
     def __init__(self, *, create_task_id: str, **kwargs: Any) -> None:

@@ -284,7 +284,8 @@ SENSED: dict[str, tuple[dict[str, Any], dict[str, Any], int, tuple[Fate, Fate], 
         (LEFT, LEFT),
         (STOPPED, STOPPED),
     ),
-    "gone": ({"life": "forever"}, {}, 404, (SETTLED, HELD), (SETTLED, SETTLED)),
+    # To a sensor of its own it may only be out of its token's sight.
+    "gone": ({"life": "forever"}, {}, 404, (LEFT, HELD), (SETTLED, SETTLED)),
 }
 
 

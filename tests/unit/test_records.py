@@ -104,6 +104,9 @@ def test_what_cannot_be_read_is_refused_and_not_guessed(garbage: Any) -> None:
     ("thread_id", "fate", "is_written", "is_told"),
     [
         ("jam_1", Fate.HELD, True, True),
+        ("jam_1", Fate.LEFT, True, True),
+        # Whoever wrote this saw that nothing was left to stop.
+        ("jam_1", Fate.SETTLED, False, False),
         ("jam_1", Fate.STOPPED, False, True),
         # An intent whose id could not be stored.
         (None, Fate.HELD, True, True),
@@ -119,7 +122,19 @@ def test_word_is_left_of_the_thread_that_is_stopped(
     store = RecordStore(memory, ThreadRecord)
     before = store.write(ThreadRecord(thread_id=thread_id, fate=fate))
     failure = store.leave_word("jam_1", "somebody")
-    assert (failure == "", store.read()) == (is_told, before.stopping("somebody") if is_written else before)
+    word = before.stopping("somebody").model_copy(update={"thread_id": "jam_1"})
+    assert (failure == "", store.read()) == (is_told, word if is_written else before)
+
+
+@pytest.mark.parametrize("word", [Fate.STOPPING, Fate.STOPPED])
+@pytest.mark.parametrize("fate", Fate)
+def test_a_word_of_a_stop_is_not_taken_back(fate: Fate, word: Fate) -> None:
+    store = RecordStore(MemoryStore(), ThreadRecord)
+    store.write(ThreadRecord(thread_id="jam_1", fate=word))
+    assert store.update(fate=fate, stopped_by="somebody") == ""
+    after = store.read()
+    assert after is not None
+    assert (after.fate, after.stopped_by) == (fate if fate in {Fate.STOPPING, Fate.STOPPED} else word, "somebody")
 
 
 @pytest.mark.parametrize(("memory", "is_told"), [(MemoryStore(), False), (None, True)])
