@@ -63,7 +63,7 @@ class Attempt:
 
     @property
     def is_beyond_retries(self) -> bool:
-        """Whether this try is no retry."""
+        """Whether there are more tries than retries alone lead to."""
         return self.max_tries is not None and self.try_number > self.max_tries + 1
 
 
