@@ -70,7 +70,10 @@ def test_a_create_that_is_cut_off_stops_its_thread_when_the_answer_comes(
     assert airflow.task_states("cancelled_create", run_id) == {"create": "failed"}
     airflow.wait_until(
         "the log says so",
-        lambda: "the kill came while it was being created" in airflow.task_log("cancelled_create", run_id, "create"),
+        lambda: (
+            f"Thread {thread['id']}, it was asked to stop: its task instance is failed"
+            in airflow.task_log("cancelled_create", run_id, "create")
+        ),
         60,
     )
     assert [truth["id"] for truth in capy.threads()] == [thread["id"]]
