@@ -136,18 +136,22 @@ class CapyTask:
         self._handed_over = True
         if self._order is not None and self._order.word_first and error is self._kill:
             self._stop_with_word(self._order, error)
-        elif self._stopped_because and self._context is not None and self._at_stake is not None:
-            by = f"its task was killed, {self._stopped_because}"
-            self._told(self._at_stake, self._store(self._context).leave_word(self._at_stake, by))
+        elif self._stopped_because:
+            self._told(self._at_stake, self._leave_word(self._stopped_because))
 
     def _stop_with_word(self, order: KillOrder, kill: Exception) -> None:
         """Leave word of a stop, and stop only then."""
-        self._order, failure = None, ""
-        if self._context is not None and self._at_stake is not None:
-            failure = self._store(self._context).leave_word(self._at_stake, f"its task was killed, {order.reason}")
+        self._order = None
+        failure = self._leave_word(order.reason)
         reason = f"its record cannot tell of a stop ({failure})" if failure else order.reason
         fate = self._carry_out(stop=not failure, reason=reason)
         kill.args = (f"{kill.args[0]} {fate}{f' Why: {reason}.' if failure else ''}",)
+
+    def _leave_word(self, reason: str) -> str:
+        """Write into the record that a kill stops the thread, and return why that failed; empty when there is no thread."""
+        if self._context is None or self._at_stake is None:
+            return ""
+        return self._store(self._context).leave_word(self._at_stake, f"its task was killed, {reason}")
 
     def _told(self, thread_id: str | None, failure: str) -> bool:
         # Without a thread there was nothing to tell.
