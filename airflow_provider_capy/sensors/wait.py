@@ -63,6 +63,10 @@ class CapyThreadWait(CapyThreadSensor):
         if event is not None and event.outcome is Outcome.BLOCKED:
             self._let_go(context, event)
             return f"It was left for its person; clear {self.task_id} once somebody has answered"
+        if event is not None and event.outcome is Outcome.POLL_FAILED:
+            # Not to see it is no reason to stop it: most likely it does its work.
+            self._let_go(context, event)
+            return f"It was left as it is, and costs money while it is at work; clear {self.task_id} to go on with it"
         if self._at_stake is None:
             return anew
         if not self._may_stop:
