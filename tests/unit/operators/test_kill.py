@@ -17,6 +17,7 @@ from airflow.sdk.execution_time import comms
 
 from airflow_provider_capy.exceptions import CapyThreadError
 from airflow_provider_capy.hooks.capy import CapyHook
+from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
 from tests.unit.wire import WiredSupervisor
@@ -92,7 +93,9 @@ def test_a_kill_while_the_operator_waits(
         lambda: capy.requests("getThread"),
     )
     [truth] = capy.threads()
-    assert (ran.state, type(ran.error), bool(truth["stops"])) == (state, error, stopped)
+    assert (ran.state, isinstance(ran.error, CapyKilledError), bool(truth["stops"])) == (state, True, stopped)
+    # Airflow does not try again what ends with this class.
+    assert isinstance(ran.error, AirflowFailException) is (error is AirflowFailException)
     fate = "it was asked to stop" if stopped else "was not stopped"
     assert fate in str(ran.error)
 
@@ -116,7 +119,7 @@ def test_a_kill_with_stop_on_kill_off_leaves_the_thread_and_ends_the_task(capy: 
         lambda: capy.requests("getThread"),
     )
     [truth] = capy.threads()
-    assert (ran.state, type(ran.error), truth["stops"]) == ("failed", AirflowFailException, [])
+    assert (ran.state, isinstance(ran.error, AirflowFailException), truth["stops"]) == ("failed", True, [])
     assert "stop_on_kill is off" in str(ran.error)
 
 
@@ -337,7 +340,7 @@ def test_a_kill_before_the_create_starts_nothing(capy: EmulatorControl, monkeypa
 
     monkeypatch.setattr(ThreadStart, "get", killed_first)
     ran = run_task(operator(), supervisor=Supervisor(standing="failed"))
-    assert (ran.state, type(ran.error), capy.threads()) == ("failed", AirflowFailException, [])
+    assert (ran.state, isinstance(ran.error, AirflowFailException), capy.threads()) == ("failed", True, [])
 
 
 def test_a_kill_while_an_earlier_trys_thread_is_looked_for_stops_it(capy: EmulatorControl) -> None:
@@ -369,7 +372,8 @@ def test_a_kill_that_comes_into_a_log_call_does_not_wait_for_it(
     monkeypatch.setattr(CapyCreateThreadOperator, "log", Log())
     [thread_id] = capy.create(life="forever")
     killed_task = operator()()
-    killed_task._at_stake = thread_id
+    killed_task._run.at_stake = thread_id
+    assert killed_task.hook.settings.project_id
     with Log.lock, pytest.raises(CapyThreadError, match="Killed"):
         killed_task.on_kill()
     [line] = until(lambda: Log.lines)
