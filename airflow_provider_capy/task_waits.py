@@ -30,7 +30,7 @@ from airflow_provider_capy.exceptions import (
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Outcome, Policy, checked_on_blocked, fate_after
 from airflow_provider_capy.tasking import CapyTask, final
-from airflow_provider_capy.templated import as_seconds
+from airflow_provider_capy.templated import as_outage, as_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +56,7 @@ class WaitingTask(CapyTask):
         poke_interval: seconds between looks.
         on_blocked: see :class:`~airflow_provider_capy.lifecycle.Policy`.
         fail_on_task_error: see there.
+        tolerate_outage: seconds that nobody may be able to see the thread; ``None`` for as long as the wait lasts.
         execution_timeout: Airflow's own.
     """
 
@@ -63,6 +64,7 @@ class WaitingTask(CapyTask):
     poke_interval: Any
     on_blocked: Any
     fail_on_task_error: bool
+    tolerate_outage: Any
     execution_timeout: timedelta | None
 
     # What the record says beside the fate once the task has succeeded.
@@ -136,6 +138,7 @@ class WaitingTask(CapyTask):
             policy=self._policy,
             poll_interval=as_seconds("poke_interval", self.poke_interval, least=0.0),
             deadline=deadline,
+            tolerate_outage=as_outage(self.tolerate_outage),
             **more,
         )
 
@@ -186,7 +189,7 @@ class WaitingTask(CapyTask):
             on_blocked=wait.policy.on_blocked,
             fail_on_task_error=wait.policy.fail_on_task_error,
             stop_on_kill=self._may_stop,
-            tolerated_failures=wait.tolerated_failures,
+            tolerate_outage=wait.tolerate_outage,
         )
         # Airflow serialises it again once nobody answers for the thread any more.
         serialize(trigger.serialize()[1])
