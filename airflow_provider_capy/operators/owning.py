@@ -120,7 +120,7 @@ class OwningTask(WaitingTask):
             return f"It was left running, since {why}"
         # Remembered before the stop: a stopped thread reads ready, and a retry must not take that for success.
         word = {"ended": ended, "fate": Fate.STOPPING, "stopped_by": f"its task, {ended}"}
-        if not self._remember(context, **word) and tries_left:
+        if not self._remember(context, **word) and tries_left and self.durable:
             return "It was left running, since a retry could not be told that it was stopped"
         return self._stop_for_good(context, thread_id, STOP_TIMEOUT)
 
@@ -134,6 +134,7 @@ class OwningTask(WaitingTask):
         if thread_id is None:
             return "No thread is known" if self._run.is_found or is_timeout else ""
         if again and self.durable and not is_timeout:
+            self._remember(context, fate=Fate.HELD)
             return f"Thread {thread_id} was left running; the next try reattaches to it"
         ended = "execution_timeout" if is_timeout else "unwatched"
         fate = self._end(context, thread_id, ended, tries_left=again)
