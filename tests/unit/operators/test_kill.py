@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -20,6 +21,7 @@ from airflow_provider_capy.hooks.capy import CapyHook
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
+from airflow_provider_capy.sensors.wait import CapyThreadWait
 from tests.unit.wire import WiredSupervisor
 from tests.unit.worker import TASK_ID, Ran, Supervisor, run_task
 
@@ -258,6 +260,50 @@ def test_a_kill_that_airflow_takes_for_an_error_of_a_secrets_backend_is_a_kill(
         until(lambda: capy.stops(watched))
     # The operator had not sent its create yet, and sends none.
     assert [bool(thread["stops"]) for thread in capy.threads()] == ([True] if kind == "sensor" else [])
+
+
+class LooksUp(WiredSupervisor):
+    """Knows the connection, and takes its time with its first look-up."""
+
+    def __init__(self, capy: EmulatorControl, seconds: float, standing: str = "running") -> None:
+        self._connection = json.loads(capy.connection_json())
+        self.asked_at: list[float] = []
+        super().__init__(lambda message: isinstance(message, comms.GetConnection), seconds, standing)
+
+    def answer(self, message: Any) -> Any:
+        if isinstance(message, comms.GetConnection):
+            self.asked_at.append(time.time() - (0 if self.asked_at else self._seconds))
+            fields = dict.fromkeys(("host", "schema", "login", "password", "port")) | self._connection
+            fields["extra"] = json.dumps(fields.get("extra") or {})
+            return comms.ConnectionResult(conn_id=message.conn_id, **fields)
+        return super().answer(message)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3])
+@pytest.mark.parametrize("kind", ["operator", "sensor", "wait"])
+def test_a_kill_into_the_look_up_of_the_connection_stops_a_thread_that_is_known(
+    kind: str, seconds: float, capy: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = LooksUp(capy, seconds)
+    if kind == "operator":
+        before = run_task(operator(wait_for_completion=False), retries=1)
+        supervisor.store.update(before.supervisor.store)
+        make: Callable[[], Any] = operator(retries=1)
+    else:
+        [watched] = capy.create(life="forever")
+        more = {"create_task_id": "create"} if kind == "wait" else {}
+        sensor = CapyThreadWait if kind == "wait" else CapyThreadSensor
+        make = lambda: sensor(task_id=TASK_ID, thread_id=watched, retries=1, **more)  # noqa: E731
+    monkeypatch.delenv("AIRFLOW_CONN_CAPY_DEFAULT")
+    with suppress(TypeError):
+        killed(lambda: run_task(make, supervisor=supervisor, try_number=2, retries=1), supervisor.is_busy.is_set)
+    ended = time.time()
+    [truth] = capy.threads()
+    assert len(truth["stops"]) == 1
+    assert supervisor.store["capy_thread"]["fate"] == "stopping"
+    # Airflow leaves five seconds.
+    [look_up, *_] = supervisor.asked_at
+    assert ended - look_up < 5
 
 
 def test_a_kill_before_a_create_that_leaves_no_record_sends_none(capy: EmulatorControl) -> None:
