@@ -51,7 +51,7 @@ class ThreadOfTask:
         retries: of the task, see there.
         try_number: of the task instance, see there.
         owner: id of the task that answers for the thread from its create on; empty: the task itself.
-        announce: called with the intent before it is written.
+        announce: called with the intent before it is written, and with its thread as soon as that is known.
         sending: called right before the create is sent.
         patience: how long lookups go on.
         clock: gives epoch seconds.
@@ -197,6 +197,8 @@ class ThreadOfTask:
             )
 
     def _keep(self, record: Record, thread: CreatedThread | Thread, how: str) -> Record:
+        # Before anything that can fail: whatever is raised from here on, somebody has to answer for it.
+        self.announce(record.model_copy(update={"thread_id": thread.id}))
         return self._store(self._with_thread(record, thread, how))
 
     def _store(self, record: Record) -> Record:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyStopUnconfirmedError
-from airflow_provider_capy.links import THREAD_URL_KEY, CapyThreadLink
+from airflow_provider_capy.links import THREAD_URL_KEY, CapyThreadLink, push_link
 from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class CapyStopThreadOperator(BaseOperator):
             reports = self._stop_all(context, hook, thread_ids, time.time() + timeout)
             if len(reports) == 1 and (project_id := reports[0]["project_id"]):
                 url = hook.thread_url(thread_ids[0], project_id)
-                context["ti"].xcom_push(key=THREAD_URL_KEY, value=url)
+                push_link(context["ti"], THREAD_URL_KEY, url, self.log)
             return reports
         finally:
             hook.close()
@@ -100,12 +100,8 @@ class CapyStopThreadOperator(BaseOperator):
                 store.set(STOPPED_KEY, stopped, retention=NEVER_EXPIRE)
             if stopped:
                 context["ti"].xcom_push(key=STOPPED_KEY, value=stopped)
-        except Exception as error:
-            from airflow_provider_capy.remembering import is_a_kill
-
+        except Exception as error:  # noqa: BLE001 - of any store or XCom backend
             # How the stop ended must not be hidden by this.
-            if is_a_kill(error):
-                raise
             self.log.warning("A sensor that is cleared later may take %s for finished: %s", stopped, error)
         return stopped
 

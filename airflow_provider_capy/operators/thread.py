@@ -169,19 +169,19 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Start the thread, or go on with the one that an earlier try started."""
-        # Whatever is sure to be refused is refused before anything is started.
-        checked_on_blocked(self.on_blocked)
-        as_seconds("poke_interval", self.poke_interval, least=0.0)
-        as_outage(self.tolerate_outage)
-        timeout = None if self.timeout is None else as_seconds("timeout", self.timeout, least=0.0)
         began = time.time()
         with self._at_work(context):
+            # A kill or an error that comes before the thread is found again must know it.
+            self._recall(context)
+            # Whatever is sure to be refused is refused before anything is started.
+            checked_on_blocked(self.on_blocked)
+            as_seconds("poke_interval", self.poke_interval, least=0.0)
+            as_outage(self.tolerate_outage)
+            timeout = None if self.timeout is None else as_seconds("timeout", self.timeout, least=0.0)
             record = self._start(context)
             if not self.wait_for_completion:
                 if not self.thread_owner and not self._remember(context, fate=Fate.DISPATCHED):
-                    raise CapyError(
-                        f"Thread {record.thread_id} was started, which could not be kept; a retry goes on with it"
-                    )
+                    raise CapyError(f"Thread {record.thread_id} was started, which could not be kept")
                 return record.thread_id
             wait = self._new_wait(record.thread_id or "", record.project_id, self._deadline(record, timeout))
             if not self.deferrable:
@@ -199,12 +199,11 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         from airflow_provider_capy.starting import ThreadStart
 
         ti: Any = context["ti"]
+        run = self._run
         if self.reference is not None and not self.durable:
             raise CapyInputError(
                 f"reference: {self.reference!r} needs durable=True, which keeps and looks up references"
             )
-        # A kill that comes before the thread is found again must know it.
-        self._recall(context)
         start = ThreadStart(
             hook=self.hook,
             owner=self.thread_owner,
@@ -227,24 +226,27 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         try:
             record = start.get()
         except Exception:
-            if self._kill is not None and self._in_create:
+            if run.kill is not None and run.in_create:
                 # The create brought no id: what it raised says whether a thread may exist.
-                self.log.warning("%s", self._kill)
+                self.log.warning("%s", run.kill)
+                run.kill = None
             raise
         finally:
-            self._in_create = False
+            run.in_create = False
         self._take(record)
-        # Before anything that asks Airflow: of the five seconds before SIGKILL the stop needs what is left.
-        kill = self._stop_if_killed()
+        run.is_found = True
+        if run.kill is not None and run.order is not None:
+            # Before anything else that asks Airflow: of the five seconds before SIGKILL the stop needs what is left.
+            run.handed_over = True
+            self._end_killed(run.order, run.kill)
         self._publish(context, record.thread_id or "", record.thread_url)
         if record.shared:
             # A wait of the same group must know that the thread is not its own to stop.
             self._push(context, SHARED_KEY, True)
-        if kill is not None:
-            raise kill
+        self._check_for_kill()
         return record
 
     def _sending(self) -> None:
         """From here to the thread's id a kill waits for the answer; one that came before sends no create at all."""
         self._check_for_kill()
-        self._in_create = True
+        self._run.in_create = True

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, conf
 from airflow.sdk.exceptions import (
-    AirflowNotFoundException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyInputError, CapyRequestError, CapyThreadError
+from airflow_provider_capy.exceptions import CapyInputError, CapyThreadError
 from airflow_provider_capy.lifecycle import (
     TOLERATED_OUTAGE,
     Fate,
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 _WAIT_KEY = "capy_wait"
 _SHORTEST_RESCHEDULE = 5.0
-# Errors of a wait that came to no end of the thread's; no kill is among these.
-_SEEN_BY_NO_LOOK = (AirflowTaskTimeout, CapyInputError, CapyRequestError, AirflowNotFoundException)
 
 
 class CapyThreadSensor(WaitingTask, BaseSensorOperator):
@@ -83,7 +81,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         AirflowSkipException: blocked under ``on_blocked="skip"``, or by ``soft_fail`` or ``never_fail``.
     """
 
-    _answers_for_thread = False
+    _answers_for_thread: ClassVar[bool] = False
 
     template_fields: Sequence[str] = (
         "thread_id",
@@ -135,15 +133,11 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait here, come again later, or hand the wait to the triggerer when the first look does not end it."""
         with self._at_work(context):
-            try:
-                event = self._wait_for_end(context)
-            except _SEEN_BY_NO_LOOK as error:
-                raise self._failed(context, error) from error.__cause__
-            return self._conclude(context, event)
+            return self._conclude(context, self._wait_for_end(context))
 
     def _wait_for_end(self, context: Context) -> WaitEvent:
         # The thread before all else: a wait that fails for anything that follows still has to answer for it.
-        self._at_stake = self.thread_id = as_thread_id(self.thread_id)
+        self._run.at_stake = self.thread_id = as_thread_id(self.thread_id)
         try:
             self._publish(context, self.thread_id, self.hook.thread_url(self.thread_id, self.project_id))
         finally:
@@ -159,7 +153,8 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         return self._wait_here(context, self._the_wait(time.time() + self.timeout))
 
     def _take_up(self, context: Context) -> None:  # noqa: ARG002 - the operator asks its record
-        self._at_stake = self.thread_id = as_thread_id(self.thread_id)
+        with suppress(CapyInputError):
+            self._run.at_stake = self.thread_id = as_thread_id(self.thread_id)
 
     def _store(self, context: Context) -> RecordStore[ThreadRecord]:
         from airflow_provider_capy.records import ThreadRecord
@@ -181,10 +176,10 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         before = store.read()
         if before is not None and before.was_stopped and before.thread_id == self.thread_id:
             error = stopped_error(context, self, before, self.thread_id)
-            raise self._wanted(final(error) if error is not None else CapyThreadError(""))
+            raise final(error) if error is not None else CapyThreadError("")
         held = ThreadRecord(
             thread_id=self.thread_id,
-            thread_url=self._published_url,
+            thread_url=self._run.url,
             capy_conn_id=self.capy_conn_id,
             project_id=self.project_id or "",
             stop_on_kill=self._may_stop,
@@ -202,14 +197,12 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         Raises:
             Exception: what :meth:`execute` raises when the thread ended otherwise.
         """
-        self.thread_id = as_thread_id(self.thread_id)
-        try:
+        with self._at_work(context):
+            self._run.at_stake = self.thread_id = as_thread_id(self.thread_id)
             event = self._look_well(context, self._the_wait(None)).event
-        finally:
-            self._close()
-        if event is not None:
-            self._conclude(context, event)
-        return event is not None
+            if event is not None:
+                self._conclude(context, event)
+            return event is not None
 
     def _unwatched(self, error: TaskDeferralError | TaskDeferralTimeout) -> BaseException:
         words = f"The triggerer could not go on: {error}"
@@ -265,8 +258,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
     def _timed_out(self, error: CapyError) -> BaseException:
         return AirflowSensorTimeout(str(error))
 
-    def _fate(self, context: Context, event: WaitEvent | None, *, again: bool) -> str:
-        """Settle what becomes of the thread, and say it; ``again`` tells whether the task will be tried again."""
+    def _fate(self, context: Context, error: BaseException, event: WaitEvent | None, *, again: bool) -> str:  # noqa: ARG002
         self._let_go(context, event, again=again)
         return "It was left as it is; a retry waits for it again" if again else "It was left as it is"
 
