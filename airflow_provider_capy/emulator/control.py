@@ -115,10 +115,11 @@ class EmulatorControl:
         """Ask for a fault.
 
         Args:
-            kind: ``status``, ``error_after``, ``lost``, ``reset``, ``truncate``, ``not_json``, ``huge``, ``slow``,
-                ``slow_before``, ``stop_conflict``, ``list_lag`` or ``drift``.
+            kind: ``status``, ``error_after``, ``lost``, ``reset``, ``black_hole``, ``truncate``, ``slow_head``, ``not_json``,
+                ``huge``, ``slow``, ``slow_before``, ``stop_conflict``, ``list_lag``, ``drift``, ``distort`` or ``clock``.
             operation: The ``operationId`` it befalls; ``*`` is any.
-            **fields: ``times`` (None: until cleared), ``skip``, ``probability``, ``seed``, ``match``, and the kind's own.
+            **fields: ``times`` (None: until cleared), ``skip``, ``probability``, ``seed``, ``match``, and the kind's own, which
+                the docstrings of :mod:`~airflow_provider_capy.emulator.kinds` tell.
 
         Returns:
             Its number.
