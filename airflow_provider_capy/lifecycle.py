@@ -21,6 +21,9 @@ OnBlocked = Literal["fail", "skip", "succeed", "wait"]
 START_RACE_SECONDS = 15.0
 SECOND_LOOK_SECONDS = 3.0
 
+# Capy's own 404 is believed once it has stood for so many seconds: just after a create it may not know the thread yet.
+GONE_AFTER = 30.0
+
 # Each failed poll was already retried by the client, so five in a row are minutes without an answer.
 TOLERATED_FAILURES = 5
 

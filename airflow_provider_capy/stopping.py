@@ -18,11 +18,12 @@ from airflow_provider_capy.exceptions import (
     CapyServerError,
 )
 from airflow_provider_capy.flow import Ask, Flow, Pause
-from airflow_provider_capy.lifecycle import Memory, Outcome, Policy, judge
+from airflow_provider_capy.lifecycle import GONE_AFTER, Memory, Outcome, Policy, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_capy.api.models import Thread
     from airflow_provider_capy.api.retry import RetryLimits
 
 LOOK_EVERY = 1.0
@@ -30,6 +31,32 @@ ASK_AGAIN_AFTER = 5.0
 # A thread that waits for a person is at rest only once it was asked to stop: an answer would wake it up.
 _REST = Policy(on_blocked="fail")
 _SLOWEST_LOOK = 5.0
+
+
+def look_surely(thread_id: str, *, clock: Callable[[], float]) -> Flow[Thread | None]:
+    """Look at a thread, and believe that it is gone only when Capy has said so for :data:`GONE_AFTER`.
+
+    Args:
+        thread_id: the thread.
+        clock: gives epoch seconds.
+
+    Returns:
+        the thread; ``None`` when it is gone.
+
+    Raises:
+        CapyRequestError: it could not be looked at.
+    """
+    until: float | None = None
+    while True:
+        try:
+            thread: Thread = yield Ask(get_thread(thread_id))
+            return thread
+        except CapyNotFoundError:
+            now = clock()
+            until = now + GONE_AFTER if until is None else until
+            if now >= until:
+                return None
+        yield Pause(min(_SLOWEST_LOOK, until - now))
 
 
 class Found(str, Enum):

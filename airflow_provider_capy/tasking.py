@@ -278,15 +278,11 @@ class CapyTask:
         return outcome[0] if outcome else f"its stop was not answered within {budget:g} s, it may still be at work"
 
     def _stop_once(self, thread_id: str, budget: float) -> str:
-        from dataclasses import replace
-
-        from airflow_provider_capy.api import CapyClient
         from airflow_provider_capy.api.retry import RetryLimits
         from airflow_provider_capy.flow import run
         from airflow_provider_capy.stopping import request_stop
 
-        settings = replace(self.hook.settings.client, connect_timeout=budget, read_timeout=budget)
-        with CapyClient(settings) as client:
+        with self.hook.new_client(connect_timeout=budget, read_timeout=budget) as client:
             limits = RetryLimits(attempts=3, total=budget, base=0.1, cap=0.2)
             return run(request_stop(thread_id, limits), client).in_words
 
