@@ -81,7 +81,7 @@ class CapyHook(BaseHook):
 
         connection = self.get_connection(self.capy_conn_id)
         _ = connection.extra_dejson  # masks what is secret in it
-        self._settings = settings = _settings_of(self.capy_conn_id, connection)
+        settings = self._read(connection)
         mask_secret(settings.client.token.get_secret_value())
         return settings
 
@@ -92,8 +92,12 @@ class CapyHook(BaseHook):
         # A scheduler's own kind of connection has none.
         if mask_extra := getattr(connection, "aextra_dejson", None):
             await mask_extra()
-        self._settings = settings = _settings_of(self.capy_conn_id, connection)
+        settings = self._read(connection)
         await amask_secret(settings.client.token.get_secret_value())
+        return settings
+
+    def _read(self, connection: Any) -> ConnectionSettings:
+        self._settings = settings = _settings_of(self.capy_conn_id, connection)
         return settings
 
     @cached_property
