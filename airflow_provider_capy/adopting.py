@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_capy.creating import PASSING, PATIENCE, Patience, find_shared, look_up, outcome_unknown
+from airflow_provider_capy.creating import PATIENCE, Patience, find_shared, look_up, outcome_unknown
 from airflow_provider_capy.exceptions import CapyRequestError, CapyStopUnconfirmedError
 from airflow_provider_capy.flow import run
 from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, Fate, Outcome, Policy, failed_tasks, judge
 from airflow_provider_capy.remembering import is_a_kill
 from airflow_provider_capy.stopping import look_surely, stop_and_confirm
+from airflow_provider_capy.waiting import is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,11 +80,11 @@ class ThreadOfTask:
         thread_id = record.thread_id or ""
         try:
             thread = self._run(look_surely(thread_id, clock=self.clock))
-        except PASSING as error:
-            # Whoever waits for it looks again for as long as it takes.
-            self.log.warning("Thread %s of an earlier try is gone on with unseen: %s", thread_id, error)
-            return self._taken_over(record)
         except CapyRequestError as error:
+            if is_passing(error):
+                # Whoever waits for it looks again for as long as it takes.
+                self.log.warning("Thread %s of an earlier try is gone on with unseen: %s", thread_id, error)
+                return self._taken_over(record)
             error.args = (f"{error}. Thread {thread_id} of an earlier try was left as it is; a retry goes on with it",)
             raise
         if thread is None:

@@ -6,22 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_capy.api.calls import create_thread, list_threads
-from airflow_provider_capy.api.requests import ListThreadsQuery, checked, thread_id_in_path
+from airflow_provider_capy.api.requests import ListThreadsQuery, checked
 from airflow_provider_capy.exceptions import (
     CapyAPIError,
     CapyConnectError,
     CapyCreateUnknownError,
-    CapyInputError,
-    CapyNoAnswerError,
-    CapyRateLimitError,
     CapyReferenceError,
     CapyRequestError,
-    CapyResponseError,
     CapyServerError,
 )
 from airflow_provider_capy.flow import Ask, Flow, Pause
 from airflow_provider_capy.identity import nobodys, reference_from, the_one
 from airflow_provider_capy.records import STORE_KEY
+from airflow_provider_capy.waiting import is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +26,6 @@ if TYPE_CHECKING:
     from airflow_provider_capy.api.models import CreatedThread, Thread
     from airflow_provider_capy.api.requests import CreateThreadBody
     from airflow_provider_capy.api.retry import RetryLimits
-    from airflow_provider_capy.exceptions import CapyError
-
-# What may pass. Any other answer is Capy's own no.
-PASSING = (CapyConnectError, CapyNoAnswerError, CapyResponseError, CapyRateLimitError, CapyServerError)
 
 # A proxy that gave up on a request it had already passed on.
 _REQUEST_TIMEOUT = 408
@@ -112,7 +105,7 @@ def look_up(
                     )
                 return the_one(hits, reference=reference, project_id=project_id)
         except CapyRequestError as error:
-            if not isinstance(error, PASSING):
+            if not is_passing(error):
                 raise
             failure, at_least = error, getattr(error, "retry_after", None) or 0.0
         left = until - clock()
@@ -194,17 +187,12 @@ def create_once(
         CapyCreateUnknownError: the answer was lost, and no thread was surely found: one may exist.
         CapyRequestError: the create surely started nothing.
     """
-    lost: CapyError
     try:
         created: CreatedThread = yield Ask(create_thread(body))
-        thread_id_in_path(created.id)
         return created
     except CapyRequestError as error:
         if was_surely_not_processed(error):
             raise
-        lost = error
-    except CapyInputError as error:
-        # An id that no request can carry is no better than none.
         lost = error
     if reference is None:
         raise CapyCreateUnknownError(

@@ -108,9 +108,8 @@ class Stopper:
         """
         if not row.record.is_shareable:
             return True
-        age: float | None = getattr(found, "age", None)
-        if age is not None and age <= time.time() - row.record.intended + AGES_DIFFER:
+        if found.age is not None and found.age <= time.time() - row.record.intended + AGES_DIFFER:
             return True
-        why = "its age is not known" if age is None else "it was there before this task's create"
+        why = "its age is not known" if found.age is None else "it was there before this task's create"
         self._complain(row.row_id, f"Thread {found.id} carries the reference and was not stopped: {why}")
         return False

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "GONE_AFTER", 0.3)
-    monkeypatch.setattr(stopping, "_SLOWEST_LOOK", 0.05)
+    monkeypatch.setattr(stopping, "STANDS_AFTER", 0.3)
+    monkeypatch.setattr(stopping, "LOOK_EVERY", 0.05)
 
 
 @pytest.fixture
