@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError, CapyUnauthorizedError
+from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError
 from airflow_provider_capy.killing import (
     KILL_BUDGET,
     LATE_ANSWERS,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from airflow.sdk import RetryAction
     from typing_extensions import Self
 
-    from airflow_provider_capy.api.settings import ClientSettings
     from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.hooks.capy import CapyHook
     from airflow_provider_capy.killing import KillOrder
@@ -331,32 +330,18 @@ class CapyTask:
         return outcome[0] if outcome else f"its stop was not answered within {budget:g} s, it may still be at work"
 
     def _stop_once(self, thread_id: str, budget: float) -> str:
-        from dataclasses import replace
-
-        from airflow_provider_capy.api import CapyClient
         from airflow_provider_capy.api.retry import RetryLimits
         from airflow_provider_capy.flow import run
         from airflow_provider_capy.stopping import request_stop
 
-        def ask() -> str:
-            settings = replace(self._looked_up(), connect_timeout=budget, read_timeout=budget)
-            with CapyClient(settings) as client:
-                limits = RetryLimits(attempts=3, total=budget, base=0.1, cap=0.2)
-                return run(request_stop(thread_id, limits), client).in_words
-
-        try:
-            return ask()
-        except CapyUnauthorizedError:
-            # The token was changed meanwhile.
-            self._run.hook = None
-            return ask()
-
-    def _looked_up(self) -> ClientSettings:
-        """Look the connection up, also where a signal came into a request to Airflow: then each answer is one late."""
+        # A signal may have come into a request to Airflow: then each answer is one late.
         for _ in range(LATE_ANSWERS):
             with suppress(AirflowNotFoundException):
-                return self.hook.settings.client
-        return self.hook.settings.client
+                _ = self.hook.settings
+                break
+        with self.hook.new_client(connect_timeout=budget, read_timeout=budget) as client:
+            limits = RetryLimits(attempts=3, total=budget, base=0.1, cap=0.2)
+            return run(request_stop(thread_id, limits), client).in_words
 
     def _stop_for_good(self, context: Any, thread_id: str, timeout: float) -> str:
         """Stop a thread of which the record says already that it is being stopped, and say what became of it."""

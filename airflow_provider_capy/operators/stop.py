@@ -115,7 +115,7 @@ class CapyStopThreadOperator(BaseOperator):
             for thread_id in thread_ids
         ]
         # Beside each other: each of them costs money by the second.
-        ended = asyncio.run(arun_all(flows, hook.client_settings))
+        ended = asyncio.run(arun_all(flows, hook))
         reports: list[StopReport] = []
         for thread_id, end in zip(thread_ids, ended, strict=True):
             report = StopReport(thread_id, Found.NOT_CONFIRMED, error=str(end)) if isinstance(end, CapyError) else end
