@@ -217,7 +217,7 @@ def summary(thread: Thread, *, outcome: Outcome, url: str) -> dict[str, Any]:
     }
 
 
-def checked_on_blocked(value: str) -> OnBlocked:
+def checked_on_blocked(value: Any) -> OnBlocked:
     """Return the value when it is a policy.
 
     Raises:

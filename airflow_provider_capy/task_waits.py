@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import (
 from airflow_provider_capy.exceptions import CapyError, CapyRequestError, CapyThreadError
 from airflow_provider_capy.lifecycle import Outcome, Policy, checked_on_blocked, fate_after
 from airflow_provider_capy.tasking import CapyTask, final
-from airflow_provider_capy.templated import as_seconds
+from airflow_provider_capy.templated import as_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +69,7 @@ class WaitingTask(CapyTask):
 
     def _know(self, context: Any) -> None:
         """Keep what a kill and the end of the wait have to know."""
+        self._take_digits()
         self._ti, self._context = context["ti"], context
 
     def _take_up(self, context: Any) -> None:
@@ -118,7 +119,7 @@ class WaitingTask(CapyTask):
             thread_id,
             thread_url=lambda seen: self.hook.thread_url(thread_id, seen or project_id),
             policy=self._policy,
-            poll_interval=as_seconds("poke_interval", self.poke_interval, least=0.0),
+            poll_interval=as_interval("poke_interval", self.poke_interval),
             deadline=deadline,
             **more,
         )

@@ -22,6 +22,7 @@ from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequ
 from airflow_provider_capy.killing import KILL_BUDGET, STOP_BUDGET, THREAD_KEY, ask_from_signal_handler, kill_order
 from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY, THREAD_URL_KEY
+from airflow_provider_capy.templated import CheckedArguments
 
 if TYPE_CHECKING:
     from airflow_provider_capy.events import WaitEvent
@@ -47,7 +48,7 @@ def final(error: CapyError) -> CapyError:
     return same
 
 
-class CapyTask:
+class CapyTask(CheckedArguments):
     """Mixed into an operator that deals with one thread.
 
     Attributes:

@@ -15,6 +15,7 @@ from airflow_provider_capy.exceptions import (
     CapyUnauthorizedError,
     CapyValidationError,
 )
+from airflow_provider_capy.templated import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,14 +64,14 @@ class CapyHook(BaseHook):
             AirflowNotFoundException: no such connection.
             CapyInputError: a field of it is wrong.
         """
-        connection = self.get_connection(self.capy_conn_id)
+        connection = self.get_connection(as_text("capy_conn_id", self.capy_conn_id))
         _ = connection.extra_dejson  # masks what is secret in it
         return _settings_of(self.capy_conn_id, connection)
 
     async def asettings(self) -> ConnectionSettings:
         """:attr:`settings` for an event loop: the supervisor is asked without blocking."""
         if "settings" not in self.__dict__:
-            connection = await self.aget_connection(self.capy_conn_id)
+            connection = await self.aget_connection(as_text("capy_conn_id", self.capy_conn_id))
             await connection.aextra_dejson()  # masks what is secret in it
             self.__dict__["settings"] = _settings_of(self.capy_conn_id, connection)
         return self.settings

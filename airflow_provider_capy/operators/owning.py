@@ -188,7 +188,7 @@ class OwningTask(WaitingTask):
             return False
         if self.timeout is None:
             return True
-        timeout = as_seconds("timeout", self.timeout, least=0.0)
+        timeout = as_seconds("timeout", self.timeout)
         if self._started_at is not None and time.time() >= self._started_at + timeout:
             # Its own, which counts from an earlier try's create.
             return False

@@ -70,6 +70,8 @@ class Supervisor:
             case comms.GetTaskStates():
                 key = msg.task_ids[0] if (msg.map_index or -1) < 0 else f"{msg.task_ids[0]}_{msg.map_index}"
                 return comms.TaskStatesResult(task_states={msg.run_ids[0]: {key: self.standing}})
+            case comms.ValidateInletsAndOutlets():
+                return comms.InactiveAssetsResult(inactive_assets=[])
             case comms.GetTaskRescheduleStartDate():
                 return comms.TaskRescheduleStartDate(start_date=self.first_look)
         return None
