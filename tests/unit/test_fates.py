@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_capy.emulator.control import EmulatorControl
 
 HELD, DISPATCHED, SETTLED, LEFT, STOPPING, STOPPED = Fate
-POKE = 0.05
+POKE = 0.1
 WAYS: dict[str, dict[str, Any]] = {"worker": {"deferrable": False}, "deferred": {"deferrable": True}}
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke"},
