@@ -47,7 +47,7 @@ CREATE = frozenset(
 WAIT = frozenset(
     {
         *("outlets", "on_success_callback", "post_execute", "multiple_outputs", "sla"),
-        *("deferrable", "poke_interval", "timeout", "on_blocked"),
+        *("deferrable", "poke_interval", "timeout", "tolerate_outage", "on_blocked"),
         *("mode", "soft_fail", "never_fail", "silent_fail", "exponential_backoff", "max_wait"),
     }
 )

@@ -92,6 +92,15 @@ def as_interval(name: str, value: float | timedelta | str) -> float:
     return as_seconds(name, value, least=SHORTEST_INTERVAL)
 
 
+def as_outage(value: float | timedelta | str | None) -> float | None:
+    """Return the seconds of an argument ``tolerate_outage``; ``None`` for as long as the wait lasts.
+
+    Raises:
+        CapyInputError: when it is no duration.
+    """
+    return None if value is None else as_seconds("tolerate_outage", value)
+
+
 def as_thread_id(thread_id: Any) -> str:
     """Return one thread's id, also from its web address, without white space around it, as a template may leave some.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator, conf
 
 from airflow_provider_capy.exceptions import CapyError, CapyInputError
-from airflow_provider_capy.lifecycle import Fate, OnBlocked, checked_on_blocked
+from airflow_provider_capy.lifecycle import TOLERATED_OUTAGE, Fate, OnBlocked, checked_on_blocked
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.operators.owning import OwningTask
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
@@ -77,6 +77,8 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             retry that reattaches to it; then it is stopped and the task fails. Default 24 h; ``None`` for no bound.
         on_blocked: a thread that waits for a person makes the task ``fail``, ``skip``, ``succeed`` or ``wait`` on.
         fail_on_task_error: fail when the thread is ready but one of its tasks failed; default ``False``.
+        tolerate_outage: seconds (or ``timedelta``) that Capy may give no answer about the thread, growing ever seldomer
+            asked; ``None`` for as long as the wait lasts. Then the task fails and the thread is left as it is. Default 3600.
         stop_on_kill: stop the thread when the task is cancelled or times out; default ``True``.
         durable: one thread per task across retries; default ``True``.
         reference: a text of your own, e.g. a ticket number, that deduplicates across runs; needs ``durable``.
@@ -94,6 +96,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         "project_id",
         "poke_interval",
         "timeout",
+        "tolerate_outage",
         "on_blocked",
         "reference",
         "capy_conn_id",
@@ -108,6 +111,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         "deferrable": as_flag,
         "poke_interval": as_interval,
         "timeout": optional(as_seconds),
+        "tolerate_outage": optional(as_seconds),
         "on_blocked": lambda _, value: checked_on_blocked(value),
         "fail_on_task_error": as_flag,
         "stop_on_kill": as_flag,
@@ -143,6 +147,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         timeout: float | timedelta | str | None = DAY,
         on_blocked: OnBlocked = "fail",
         fail_on_task_error: bool = False,
+        tolerate_outage: float | timedelta | str | None = TOLERATED_OUTAGE,
         stop_on_kill: bool = True,
         durable: bool = True,
         reference: str | None = None,
@@ -171,6 +176,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         self.timeout = timeout
         self.on_blocked = on_blocked
         self.fail_on_task_error = fail_on_task_error
+        self.tolerate_outage = tolerate_outage
         self.stop_on_kill = stop_on_kill
         self.durable = durable
         self.reference = reference

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, judge
@@ -43,10 +42,8 @@ class Seat:
         "_error",
         "_inbox",
         "_known",
-        "_line",
         "_link",
         "_missed",
-        "_muted",
         "_suspected",
         "_waker",
         "attempts",
@@ -79,8 +76,6 @@ class Seat:
         self._suspected = False
         self._missed: str | None = None
         self._known: Thread | None = None
-        self._muted = False
-        self._line: str | None = None
         self._link = ""
         self._inbox: deque[Step] = deque()
         self._error: BaseException | None = None
@@ -116,17 +111,6 @@ class Seat:
         """Say whether a page may be asked for it."""
         return not (self.singly or self.attempts or self._suspected or self._missed)
 
-    def is_at_the_brink(self, now: float) -> bool:
-        """Say whether one more failure would end the wait: then the failure has to be its own.
-
-        Args:
-            now: epoch seconds.
-        """
-        wait = self.wait
-        if wait.deadline is not None and now >= wait.deadline:
-            return True
-        return wait.tolerated_failures is not None and wait.failures >= wait.tolerated_failures
-
     def is_unchanged(self, raw: ThreadGlance, now: float) -> bool:
         """Say whether a page shows what the last look showed: a thread that is at work is then judged as it was.
 
@@ -135,7 +119,7 @@ class Seat:
             now: epoch seconds.
         """
         last: Any = self.wait.last
-        if not isinstance(last, Glimpse) or last.raw != raw or self.wait.failures:
+        if not isinstance(last, Glimpse) or last.raw != raw or self.wait.is_failing:
             return False
         return self.wait.deadline is None or now + self.interval < self.wait.deadline
 
@@ -195,21 +179,14 @@ class Seat:
         last: Any = self.wait.last
         if isinstance(last, Glimpse):
             self.wait.last = last.thread(self._known)
-        return self._stepped(self.wait.failed(error, now), muted=muted)
+        return self._stepped(self.wait.failed(error, now, muted=muted))
 
     def broke(self, error: BaseException) -> None:
         """Let the wait fail with an error that is nobody else's."""
         self._error = error
         self._wake()
 
-    def _stepped(self, step: Step, *, muted: bool = False) -> Step:
-        # A wait that recovers repeats its state: worth a line only when its failure was.
-        silent = muted or (self._muted and step.line == self._line)
-        self._muted = muted
-        if step.line and not step.warning:
-            self._line = step.line
-        if silent and step.line:
-            step = replace(step, line=None)
+    def _stepped(self, step: Step) -> Step:
         last = self.wait.last
         link = last.pull_requests[0].url if last is not None and last.pull_requests else ""
         if step.event is not None or step.line or link != self._link:
