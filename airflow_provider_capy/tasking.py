@@ -30,6 +30,7 @@ from airflow_provider_capy.killing import (
 )
 from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY, THREAD_URL_KEY, push_link
+from airflow_provider_capy.templated import CheckedArguments
 
 if TYPE_CHECKING:
     from airflow.sdk import RetryAction
@@ -99,7 +100,7 @@ class Run:
     pull_request: str = ""
 
 
-class CapyTask:
+class CapyTask(CheckedArguments):
     """Mixed into an operator that deals with one thread.
 
     Attributes:
