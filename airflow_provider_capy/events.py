@@ -10,6 +10,7 @@ from airflow_provider_capy import exceptions
 from airflow_provider_capy.exceptions import (
     CapyAPIError,
     CapyError,
+    CapyNotFoundError,
     CapyPollError,
     CapyRequestError,
     CapyThreadArchivedError,
@@ -18,11 +19,18 @@ from airflow_provider_capy.exceptions import (
     CapyThreadTaskError,
     CapyThreadTimeoutError,
 )
+from airflow_provider_capy.foreign_text import clean_json
 from airflow_provider_capy.lifecycle import Outcome
+
+_NAMED = 5
 
 
 class PollFailure(BaseModel):
-    """A request error in a form that survives the triggerer: the class's name and its attributes."""
+    """A request error in a form that survives the triggerer: the class's name and its attributes.
+
+    Attributes:
+        blind: for how many seconds nobody had seen the thread; ``None`` for a no of Capy's own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -33,8 +41,7 @@ class PollFailure(BaseModel):
     status_code: int = 0
     code: str = ""
     details: Any = None
-    at_once: bool = True
-    failures: int = 1
+    blind: float | None = None
 
     def exception(self) -> CapyRequestError:
         """Return the error as it was raised, of the same class."""
@@ -77,9 +84,9 @@ class WaitEvent(BaseModel):
 
     @classmethod
     def failed(
-        cls, thread_id: str, thread_url: str, error: CapyRequestError, *, at_once: bool, failures: int = 1
+        cls, thread_id: str, thread_url: str, error: CapyRequestError, *, blind: float | None = None
     ) -> WaitEvent:
-        """Return the event for a wait that polling could not finish."""
+        """Return the event for a wait that looking could not finish; ``blind`` as in :class:`PollFailure`."""
         failure = PollFailure(
             error=type(error).__name__,
             message=str(error),
@@ -88,19 +95,18 @@ class WaitEvent(BaseModel):
             status_code=getattr(error, "status_code", 0),
             code=getattr(error, "code", ""),
             details=getattr(error, "details", None),
-            at_once=at_once,
-            failures=failures,
+            blind=blind,
         )
         return cls(outcome=Outcome.POLL_FAILED, thread_id=thread_id, thread_url=thread_url, failure=failure)
 
     @property
     def thread_is_gone(self) -> bool:
-        """Whether Capy does not know the thread any more."""
-        return self.failure is not None and self.failure.status_code == 404
+        """Whether Capy does not know the thread any more: its own word, which has stood for a while."""
+        return self.failure is not None and self.failure.error == CapyNotFoundError.__name__
 
     def payload(self) -> Payload:
-        """Return what a trigger fires: plain data that does not spread titles over the log."""
-        return Payload(self.model_dump(mode="json"))
+        """Return what a trigger fires: plain data that Airflow's database takes, and that does not spread titles over the log."""
+        return Payload(clean_json(self.model_dump(mode="json")))
 
     @classmethod
     def read(cls, event: Any, thread_id: str) -> WaitEvent:
@@ -145,8 +151,11 @@ def error_of(event: WaitEvent) -> CapyError:
         reasons = ", ".join(thread.get("blocked_on") or ["a person"])
         return CapyThreadBlockedError(f"{name} is blocked on {reasons}; a person must act: {url}", **known)
     if event.outcome is Outcome.TASK_ERROR:
-        failed = ", ".join(str(t.get("identifier")) for t in thread.get("tasks", []) if t.get("status") == "error")
-        return CapyThreadTaskError(f"{name} is ready, but its task {failed} failed: {url}", **known)
+        failed = [str(task.get("identifier")) for task in thread.get("tasks", []) if task.get("status") == "error"]
+        more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+        return CapyThreadTaskError(
+            f"{name} is ready, but its task {', '.join(failed[:_NAMED])}{more} failed: {url}", **known
+        )
     if event.outcome is Outcome.TIMEOUT:
         seen = f"last seen {thread['run_state']!r}" if thread else "never seen"
         return CapyThreadTimeoutError(f"{name} had not settled in time, {seen}: {url}", **known)
@@ -160,10 +169,11 @@ def _poll_error(event: WaitEvent, known: dict[str, str]) -> CapyError:
     if failure is None:
         return CapyThreadError(f"Polling thread {event.thread_id} failed for a reason that was lost", **known)
     cause = failure.exception()
-    if failure.at_once:
+    if failure.blind is None:
         return cause
     error = CapyPollError(
-        f"Polling thread {event.thread_id} failed {failure.failures} times in a row, last: {failure.message}",
+        f"Thread {event.thread_id} could not be looked at for {failure.blind:.0f} s: {event.thread_url}. "
+        f"Last: {failure.message}",
         **known,
     )
     error.__cause__ = cause

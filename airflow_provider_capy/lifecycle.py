@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from airflow_provider_capy.exceptions import CapyInputError
+from airflow_provider_capy.foreign_text import MOST_ITEMS, clean_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from airflow_provider_capy.api.models import Thread
 
 OnBlocked = Literal["fail", "skip", "succeed", "wait"]
 
 # Just after its create a thread may read ready before it has done anything: "ready" is believed from a thread that
-# shows no trace of work only at this age, or when a second look this much later finds the same.
+# shows no trace of work only once it is this old, or has stood at ready for so long (seconds).
 START_RACE_SECONDS = 15.0
+# So long a "blocked" has to stand, which may resolve itself, and so soon what one look does not prove is looked at again.
 SECOND_LOOK_SECONDS = 3.0
+# So long a no of Capy's own has to stand (404, 401, 403, 422): right after a create, or in a hiccup, it proves nothing.
+STANDS_AFTER = 30.0
+# So long nobody may be able to see a thread before its wait gives up (seconds).
+TOLERATED_OUTAGE = 3600.0
 
-# Each failed poll was already retried by the client, so five in a row are minutes without an answer.
-TOLERATED_FAILURES = 5
+_LONGEST_SHOWN = 500
+_SHOWN_OF_TASK = {"identifier", "title", "status"}
+_SHOWN_OF_REQUEST = {"number", "url", "repo_full_name", "state", "head_ref", "base_ref", "draft"}
 
-_AT_WORK = frozenset({"running", "queued", "waiting", "blocked"})
+KNOWN_STATES = frozenset({"running", "queued", "waiting", "blocked", "ready", "archived"})
+# A queued thread has not begun, so that its ready may still be the start race's.
+_AT_WORK = frozenset({"running", "waiting", "blocked"})
+# What a task reads once somebody has worked on it.
+_WORKED_ON = frozenset({"needs_review", "completed", "error"})
 
 
 class ThreadState(Protocol):
@@ -43,7 +54,7 @@ class ThreadState(Protocol):
     @property
     def pull_requests(self) -> Sequence[Any]: ...
     @property
-    def created(self) -> datetime | None: ...
+    def age(self) -> float | None: ...
 
 
 class Outcome(str, Enum):
@@ -79,15 +90,19 @@ class Fate(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the task wants.
+    """What the task wants, and how much proof it asks for.
 
     Attributes:
         on_blocked: a thread that waits for a person makes the task ``fail``, ``skip``, ``succeed``, or ``wait`` on.
         fail_on_task_error: whether a ready thread with a failed task is a failure.
+        start_race: seconds after which a ready without a trace of work is believed.
+        second_look: seconds that a blocked has to stand.
     """
 
     on_blocked: OnBlocked = "fail"
     fail_on_task_error: bool = False
+    start_race: float = START_RACE_SECONDS
+    second_look: float = SECOND_LOOK_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +111,23 @@ class Memory:
 
     Attributes:
         seen_at_work: it was seen doing something.
-        ready_since: epoch seconds of the first look that found it ready, without a break since; ``None`` otherwise.
+        resting: ``ready`` or ``blocked`` when the last look showed that, empty otherwise.
+        since: epoch seconds, of our clock, of the first look that showed it without a break since.
     """
 
     seen_at_work: bool = False
-    ready_since: float | None = None
+    resting: str = ""
+    since: float = 0.0
+
+    def seen(self, resting: str, now: float) -> Memory:
+        """Return the memory after a look that showed ``ready`` or ``blocked``."""
+        # A clock that was set back meanwhile makes no rest last longer.
+        since = min(self.since, now) if self.resting == resting else now
+        return Memory(self.seen_at_work, resting, since)
 
 
-# Judged with this, whatever might end a wait does end it: no start race is waited out.
-ENDS_AT_ONCE = Memory(seen_at_work=True)
+# Judged with this, whatever might end a wait does end it: nothing is looked at twice.
+ENDS_AT_ONCE = Memory(seen_at_work=True, resting="blocked", since=-math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,45 +148,36 @@ class Verdict:
 def judge(thread: ThreadState, memory: Memory, policy: Policy, now: float) -> Verdict:
     """Judge one look at a thread.
 
-    Archived comes first, since an archived thread can keep a stale ``runState``; then blocked; then ready, which
-    counts only when nothing is about to wake the thread up and the start race is over. Every other state, also one
-    that is not known yet, goes on.
+    Archived comes first, since an archived thread can keep a stale ``runState``; then blocked, which may resolve itself;
+    then ready, which counts only when nothing is about to wake the thread up and the start race is over. Every other
+    state, also one that is not known yet, goes on.
 
     Args:
         thread: the thread as ``getThread`` shows it.
         memory: what earlier looks have shown.
         policy: what the task wants.
-        now: epoch seconds.
+        now: epoch seconds of our own clock; never compared with one of Capy's.
     """
     if thread.status == "archived" or thread.run_state == "archived":
         return Verdict(Outcome.ARCHIVED, memory)
     if thread.run_state == "blocked" and policy.on_blocked != "wait":
-        return Verdict(Outcome.BLOCKED, memory)
-    if thread.run_state != "ready":
-        at_work = memory.seen_at_work or thread.run_state in _AT_WORK
-        return Verdict(None, Memory(seen_at_work=at_work))
-    return _judge_ready(thread, memory, policy, now)
+        memory = replace(memory.seen("blocked", now), seen_at_work=True)
+        missing = policy.second_look - (now - memory.since)
+        return _decided(Outcome.BLOCKED, memory, missing)
+    if thread.run_state != "ready" or thread.pending_wakeups > 0 or thread.waiting_on:
+        return Verdict(None, Memory(memory.seen_at_work or thread.run_state in _AT_WORK))
+    memory = memory.seen("ready", now)
+    ended = Outcome.TASK_ERROR if policy.fail_on_task_error and failed_tasks(thread) else Outcome.READY
+    if memory.seen_at_work or thread.pull_requests or any(task.status in _WORKED_ON for task in thread.tasks):
+        return _decided(ended, memory, 0.0)
+    return _decided(ended, memory, policy.start_race - max(thread.age or 0.0, now - memory.since))
 
 
-def _judge_ready(thread: ThreadState, memory: Memory, policy: Policy, now: float) -> Verdict:
-    if thread.pending_wakeups > 0 or thread.waiting_on:
-        return Verdict(None, Memory(seen_at_work=True))
-    since = memory.ready_since if memory.ready_since is not None else now
-    memory = replace(memory, ready_since=since)
-    if not _is_settled(thread, memory, now):
-        return Verdict(None, memory, look_again_in=SECOND_LOOK_SECONDS)
-    if policy.fail_on_task_error and failed_tasks(thread):
-        return Verdict(Outcome.TASK_ERROR, memory)
-    return Verdict(Outcome.READY, memory)
-
-
-def _is_settled(thread: ThreadState, memory: Memory, now: float) -> bool:
-    if memory.seen_at_work or thread.tasks or thread.pull_requests:
-        return True
-    created = thread.created
-    if created is not None and now - created.timestamp() >= START_RACE_SECONDS:
-        return True
-    return memory.ready_since is not None and now - memory.ready_since >= SECOND_LOOK_SECONDS
+def _decided(outcome: Outcome, memory: Memory, missing: float) -> Verdict:
+    """Return the outcome, or, when that many seconds of proof are missing, that it is to be looked at again."""
+    if missing <= 0:
+        return Verdict(outcome, memory)
+    return Verdict(None, memory, look_again_in=min(missing, SECOND_LOOK_SECONDS))
 
 
 def fate_after(outcome: Outcome | None, *, gone: bool = False) -> Fate:
@@ -183,38 +197,35 @@ def failed_tasks(thread: Any) -> list[str]:
 
 
 def summary(thread: Thread, *, outcome: Outcome, url: str) -> dict[str, Any]:
-    """Return the small picture of a thread that goes into XCom: no transcript, no prompt.
+    """Return the small picture of a thread that goes into XCom: no transcript, no prompt, and no more than a row can take.
 
     Keys: ``thread_id``, ``thread_url``, ``project_id``, ``title``, ``outcome``, ``status``, ``run_state``,
     ``waiting_on``, ``blocked_on``, ``tasks`` (``identifier``, ``title``, ``status``), ``pull_requests`` (``number``,
     ``url``, ``repo_full_name``, ``state``, ``head_ref``, ``base_ref``, ``draft``), ``created_at``, ``updated_at``.
+    Texts have 500 characters, lists 100 items at the most; of more tasks, the failed ones are kept first.
     """
-    return {
-        "thread_id": thread.id,
-        "thread_url": url,
-        "project_id": thread.project_id,
-        "title": thread.title,
-        "outcome": outcome.value,
-        "status": thread.status,
-        "run_state": thread.run_state,
-        "waiting_on": list(thread.waiting_on),
-        "blocked_on": list(thread.blocked_on),
-        "tasks": [{"identifier": task.identifier, "title": task.title, "status": task.status} for task in thread.tasks],
-        "pull_requests": [
-            {
-                "number": request.number,
-                "url": request.url,
-                "repo_full_name": request.repo_full_name,
-                "state": request.state,
-                "head_ref": request.head_ref,
-                "base_ref": request.base_ref,
-                "draft": request.draft,
-            }
-            for request in thread.pull_requests
-        ],
-        "created_at": thread.created_at,
-        "updated_at": thread.updated_at,
-    }
+    tasks = thread.tasks
+    if len(tasks) > MOST_ITEMS:
+        tasks = sorted(tasks, key=lambda task: task.status != "error")
+    picture: dict[str, Any] = clean_json(
+        {
+            "thread_id": thread.id,
+            "thread_url": url,
+            "project_id": thread.project_id,
+            "title": thread.title,
+            "outcome": outcome.value,
+            "status": thread.status,
+            "run_state": thread.run_state,
+            "waiting_on": thread.waiting_on,
+            "blocked_on": thread.blocked_on,
+            "tasks": [task.model_dump(include=_SHOWN_OF_TASK) for task in tasks],
+            "pull_requests": [request.model_dump(include=_SHOWN_OF_REQUEST) for request in thread.pull_requests],
+            "created_at": thread.created_at,
+            "updated_at": thread.updated_at,
+        },
+        longest=_LONGEST_SHOWN,
+    )
+    return picture
 
 
 def checked_on_blocked(value: str) -> OnBlocked:

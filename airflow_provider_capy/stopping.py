@@ -9,26 +9,27 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_capy.api.calls import get_thread, stop_thread
 from airflow_provider_capy.api.retry import NO_RETRIES
 from airflow_provider_capy.exceptions import (
-    CapyAPIError,
     CapyConflictError,
-    CapyConnectError,
+    CapyNoAnswerError,
     CapyNotFoundError,
-    CapyRateLimitError,
     CapyRequestError,
+    CapyResponseError,
     CapyServerError,
 )
 from airflow_provider_capy.flow import Ask, Flow, Pause
-from airflow_provider_capy.lifecycle import Memory, Outcome, Policy, judge
+from airflow_provider_capy.lifecycle import SECOND_LOOK_SECONDS, STANDS_AFTER, Memory, Outcome, Policy, judge
+from airflow_provider_capy.waiting import is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_capy.api.models import Thread
     from airflow_provider_capy.api.retry import RetryLimits
 
 LOOK_EVERY = 1.0
 ASK_AGAIN_AFTER = 5.0
-# A thread that waits for a person is at rest only once it was asked to stop: an answer would wake it up.
-_REST = Policy(on_blocked="fail")
+# Once a thread was asked to stop, nothing but the start race makes its rest doubtful, and a second look settles that.
+_REST = Policy(on_blocked="fail", start_race=SECOND_LOOK_SECONDS, second_look=0.0)
 _SLOWEST_LOOK = 5.0
 
 
@@ -48,9 +49,9 @@ class StopReport:
 
     Attributes:
         thread_id: the thread.
-        result: ``stopped`` (we asked, it came to rest), ``already_settled`` (nothing to stop), ``gone`` (404),
-            ``requested`` (we asked and did not wait), ``not_confirmed`` (it was still at work when the time was over, or
-            could not be looked at; ``stopped_by_us`` tells whether it was asked).
+        result: ``stopped`` (we asked, it came to rest), ``already_settled`` (nothing to stop), ``gone`` (Capy's own 404,
+            which has stood for a while), ``requested`` (we asked and did not wait), ``not_confirmed`` (it was still at work
+            when the time was over, or could not be looked at; ``stopped_by_us`` tells whether it was asked).
         run_state: what the last look showed; empty when there was none.
         stopped_by_us: whether our request stopped it, so that its ``ready`` is no success.
         error: why it could not be confirmed; empty otherwise.
@@ -89,6 +90,63 @@ class StopReport:
         return {**asdict(self), "result": self.result.value}
 
 
+def look_surely(thread_id: str, *, clock: Callable[[], float]) -> Flow[Thread | None]:
+    """Look at a thread, and do not take Capy's word that there is none before it has stood for a while.
+
+    Args:
+        thread_id: the thread.
+        clock: gives epoch seconds.
+
+    Returns:
+        the thread; ``None`` when it is surely gone.
+
+    Raises:
+        CapyRequestError: it could not be looked at.
+    """
+    denial = _Denial(clock)
+    while True:
+        try:
+            thread: Thread = yield Ask(get_thread(thread_id))
+        except CapyNotFoundError as error:
+            denial.heard(error)
+        else:
+            return thread
+        if denial.stands:
+            return None
+        yield Pause(denial.pause)
+
+
+class _Denial:
+    """A no of Capy's own, which is believed once it has stood for a while without a yes in between."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since: float | None = None
+        self.error: CapyRequestError | None = None
+
+    def heard(self, error: CapyRequestError) -> None:
+        """Take a no in."""
+        if type(error) is not type(self.error):
+            self._since = self._clock()
+        self.error = error
+
+    def refuted(self) -> None:
+        """Take a yes in."""
+        self._since = None
+        self.error = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is believed by now."""
+        return self._since is not None and self._clock() - self._since >= STANDS_AFTER
+
+    @property
+    def pause(self) -> float:
+        """Seconds to the next look while it is not."""
+        since = self._clock() if self._since is None else self._since
+        return max(min(self._clock() - since, since + STANDS_AFTER - self._clock()), LOOK_EVERY)
+
+
 def request_stop(thread_id: str, retry: RetryLimits | None = None) -> Flow[StopReport]:
     """Ask once, without a look before or after: for handlers that have only seconds to live.
 
@@ -97,12 +155,10 @@ def request_stop(thread_id: str, retry: RetryLimits | None = None) -> Flow[StopR
         retry: how patient the request is.
 
     Raises:
-        CapyRequestError: when the request itself failed.
+        CapyRequestError: when the request itself failed; also a 404, which one answer does not prove.
     """
     try:
         yield Ask(stop_thread(thread_id), retry)
-    except CapyNotFoundError:
-        return StopReport(thread_id, Found.GONE)
     except CapyConflictError:
         return StopReport(thread_id, Found.ALREADY_SETTLED, run_state="not running")
     return StopReport(thread_id, Found.REQUESTED, stopped_by_us=True)
@@ -115,13 +171,15 @@ def stop_and_confirm(
     clock: Callable[[], float],
     spare_blocked: bool = False,
     ask_first: bool = False,
+    confirm: bool = True,
 ) -> Flow[StopReport]:
     """Stop a thread and look until it has come to rest.
 
     A thread that is at rest already is returned unchanged. One that cannot be looked at is asked to stop all the same:
     that does no harm, and it costs money. A failing stop request is repeated, a look that fails is looked again, and a
-    thread that is still at work is asked again, until the time is over. A ``ready`` inside the start race is not
-    believed: such a thread is asked to stop and looked at twice.
+    thread that is still at work is asked again, until the time is over. A no of Capy's own (404, 401, 403) is believed
+    once it has stood for a while. A ``ready`` inside the start race is not believed: such a thread is asked to stop and
+    looked at twice.
 
     Args:
         thread_id: the thread.
@@ -130,73 +188,94 @@ def stop_and_confirm(
         spare_blocked: whether a thread that waits for a person, and was not asked to stop, is returned unchanged.
         ask_first: whether it is asked before it is looked at, by whoever knows that it is to stop: a thread that was at rest
             before counts as stopped then.
-
-    Raises:
-        CapyRequestError: only what no repetition of the stop can mend (401, 403, 422).
+        confirm: whether to look on once it was asked.
     """
-    asked_at: float | None = None
-    by_us, look = False, not ask_first
-    memory, state, project_id, error, pause = Memory(), "", "", "", LOOK_EVERY
+    stop = _Stop(thread_id, clock, spare_blocked=spare_blocked, confirm=confirm)
+    look, pause = not ask_first, LOOK_EVERY
     while True:
-        at_least = 0.0
-        try:
-            if look:
-                thread = yield Ask(get_thread(thread_id), NO_RETRIES)
-                state, project_id, error = thread.run_state, thread.project_id, ""
-                verdict = judge(thread, memory, _REST, clock())
-                memory = verdict.memory
-                waits_for_person = verdict.outcome is Outcome.BLOCKED and asked_at is None and not spare_blocked
-                if verdict.outcome is not None and not waits_for_person:
-                    result = Found.STOPPED if by_us else Found.ALREADY_SETTLED
-                    return StopReport(thread_id, result, state, stopped_by_us=by_us, project_id=project_id)
-        except CapyNotFoundError:
-            return StopReport(thread_id, Found.GONE, stopped_by_us=by_us)
-        except CapyRequestError as failure:
-            # Not to see it is no reason not to stop it.
-            error, at_least = str(failure), getattr(failure, "retry_after", None) or 0.0
-        look = True
-        if asked_at is None or (state != "ready" and clock() - asked_at >= ASK_AGAIN_AFTER):
-            asked = yield from _ask_once(thread_id)
-            if asked.gone:
-                return StopReport(thread_id, Found.GONE, stopped_by_us=by_us)
-            by_us = by_us or asked.by_us
-            if asked.failure:
-                error, at_least = asked.failure, asked.at_least
-            else:
-                asked_at = clock()
+        stop.at_least = 0.0
+        report = (yield from stop.look()) if look else None
+        if report is None and stop.is_due:
+            report = yield from stop.ask()
+        look = confirm
         left = until - clock()
-        if pause > left:
-            return StopReport(thread_id, Found.NOT_CONFIRMED, state, by_us, error, project_id)
+        if report is None and (stop.denial.stands or pause > left):
+            report = stop.given_up()
+        if report is not None:
+            return report
         # As long as Capy asks for, but for one last time.
-        yield Pause(max(pause, min(at_least, left - LOOK_EVERY)))
+        yield Pause(max(pause, min(stop.at_least, left - LOOK_EVERY)))
         pause = min(pause * 1.5, _SLOWEST_LOOK)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What came of one stop request: ``failure`` in words when it may pass, and how many seconds it asks to wait."""
+class _Stop:
+    """What is known of a thread while it is being stopped; see :func:`stop_and_confirm`.
 
-    by_us: bool
-    gone: bool = False
-    failure: str = ""
-    at_least: float = 0.0
+    Attributes:
+        denial: Capy's own no, if it says no.
+        at_least: seconds that the last failure asks to wait.
+    """
 
+    def __init__(self, thread_id: str, clock: Callable[[], float], *, spare_blocked: bool, confirm: bool) -> None:
+        self.denial = _Denial(clock)
+        self.at_least = 0.0
+        self._thread_id = thread_id
+        self._clock = clock
+        self._spare_blocked = spare_blocked
+        self._confirm = confirm
+        self._asked_at: float | None = None
+        self._by_us = False
+        self._memory = Memory()
+        self._state = self._project_id = self._error = ""
 
-def _ask_once(thread_id: str) -> Flow[_Asked]:
-    try:
-        report = yield from request_stop(thread_id, NO_RETRIES)
-    except CapyRequestError as error:
-        failure, at_least = _passing(error)
-        # It may have been processed, and a thread that then rests does so for us.
-        by_us = not isinstance(error, (CapyConnectError, CapyRateLimitError))
-        return _Asked(by_us, failure=failure, at_least=at_least)
-    return _Asked(report.stopped_by_us, gone=report.result is Found.GONE)
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be asked to stop, for the first time or again."""
+        if self._asked_at is None:
+            return True
+        return self._state != "ready" and self._clock() - self._asked_at >= ASK_AGAIN_AFTER
 
+    def look(self) -> Flow[StopReport | None]:
+        """Look whether it is at rest; a report when it is."""
+        try:
+            thread = yield Ask(get_thread(self._thread_id), NO_RETRIES)
+        except CapyRequestError as failure:
+            # Not to see it is no reason not to stop it.
+            self._failed(failure)
+            return None
+        self.denial.refuted()
+        self._state, self._project_id, self._error = thread.run_state, thread.project_id, ""
+        verdict = judge(thread, self._memory, _REST, self._clock())
+        self._memory = verdict.memory
+        # A thread that waits for a person is at rest only once it was asked to stop: an answer would wake it up.
+        waits_for_person = verdict.outcome is Outcome.BLOCKED and self._asked_at is None and not self._spare_blocked
+        if verdict.outcome is None or waits_for_person:
+            return None
+        return self._report(Found.STOPPED if self._by_us else Found.ALREADY_SETTLED)
 
-def _passing(error: CapyRequestError) -> tuple[str, float]:
-    """Return a failure in words and how many seconds it asks to wait, or raise one that no repetition can mend."""
-    if not isinstance(error, CapyAPIError):
-        return str(error), 0.0
-    if not isinstance(error, (CapyServerError, CapyRateLimitError)):
-        raise error
-    return str(error), error.retry_after or 0.0
+    def ask(self) -> Flow[StopReport | None]:
+        """Ask it to stop; a report when nobody is to look on."""
+        try:
+            report = yield from request_stop(self._thread_id, NO_RETRIES)
+        except CapyRequestError as failure:
+            self._failed(failure)
+            # It may have been processed, and a thread that then rests does so for us.
+            self._by_us |= isinstance(failure, (CapyNoAnswerError, CapyResponseError, CapyServerError))
+            return None
+        self.denial.refuted()
+        self._asked_at, self._by_us = self._clock(), self._by_us or report.stopped_by_us
+        return None if self._confirm else report
+
+    def given_up(self) -> StopReport:
+        """Return the report when the time is over, or Capy's no has stood."""
+        gone = self.denial.stands and isinstance(self.denial.error, CapyNotFoundError)
+        return self._report(Found.GONE if gone else Found.NOT_CONFIRMED)
+
+    def _failed(self, failure: CapyRequestError) -> None:
+        if not is_passing(failure):
+            self.denial.heard(failure)
+        self._error, self.at_least = str(failure), getattr(failure, "retry_after", None) or 0.0
+
+    def _report(self, result: Found) -> StopReport:
+        error = self._error if result is Found.NOT_CONFIRMED else ""
+        return StopReport(self._thread_id, result, self._state, self._by_us, error, self._project_id)

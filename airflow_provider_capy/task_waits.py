@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import (
 from airflow_provider_capy.exceptions import CapyError, CapyRequestError, CapyThreadError
 from airflow_provider_capy.lifecycle import Outcome, Policy, checked_on_blocked, fate_after
 from airflow_provider_capy.tasking import CapyTask, final
-from airflow_provider_capy.templated import as_seconds
+from airflow_provider_capy.templated import as_outage, as_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +42,7 @@ class WaitingTask(CapyTask):
         poke_interval: seconds between looks.
         on_blocked: see :class:`~airflow_provider_capy.lifecycle.Policy`.
         fail_on_task_error: see there.
+        tolerate_outage: seconds that nobody may be able to see the thread; ``None`` for as long as the wait lasts.
         execution_timeout: Airflow's own.
     """
 
@@ -49,6 +50,7 @@ class WaitingTask(CapyTask):
     poke_interval: Any
     on_blocked: Any
     fail_on_task_error: bool
+    tolerate_outage: Any
     execution_timeout: timedelta | None
 
     # What the record says beside the fate once the task has succeeded.
@@ -120,6 +122,7 @@ class WaitingTask(CapyTask):
             policy=self._policy,
             poll_interval=as_seconds("poke_interval", self.poke_interval, least=0.0),
             deadline=deadline,
+            tolerate_outage=as_outage(self.tolerate_outage),
             **more,
         )
 
@@ -168,7 +171,7 @@ class WaitingTask(CapyTask):
             on_blocked=wait.policy.on_blocked,
             fail_on_task_error=wait.policy.fail_on_task_error,
             stop_on_kill=self._may_stop,
-            tolerated_failures=wait.tolerated_failures,
+            tolerate_outage=wait.tolerate_outage,
         )
         deadline = wait.deadline
         backstop = None if deadline is None else timedelta(seconds=max(deadline - time.time(), 0.0) + BACKSTOP)

@@ -31,6 +31,15 @@ def as_seconds(name: str, value: float | timedelta | str, *, least: float) -> fl
     return seconds
 
 
+def as_outage(value: float | timedelta | str | None) -> float | None:
+    """Return the seconds of an argument ``tolerate_outage``; ``None`` for as long as the wait lasts.
+
+    Raises:
+        CapyInputError: when it is no duration.
+    """
+    return None if value is None else as_seconds("tolerate_outage", value, least=0.0)
+
+
 def as_thread_id(thread_id: Any) -> str:
     """Return one thread's id, without white space around it, as a template may leave some.
 

@@ -6,7 +6,7 @@ The worker's loop, the sensor's pokes and the trigger all drive this one class, 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capy.events import WaitEvent
@@ -18,7 +18,17 @@ from airflow_provider_capy.exceptions import (
     CapyResponseError,
     CapyServerError,
 )
-from airflow_provider_capy.lifecycle import TOLERATED_FAILURES, Memory, Outcome, Policy, judge, summary
+from airflow_provider_capy.foreign_text import clean_text
+from airflow_provider_capy.lifecycle import (
+    KNOWN_STATES,
+    STANDS_AFTER,
+    TOLERATED_OUTAGE,
+    Memory,
+    Outcome,
+    Policy,
+    judge,
+    summary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,8 +37,20 @@ if TYPE_CHECKING:
     from airflow_provider_capy.exceptions import CapyRequestError
 
 JITTER = 0.1
+SHORTEST_PAUSE = 0.1
+# The longer nobody can see a thread, the seldomer it is looked for: half as long as that already lasts, so long at the most.
+LONGEST_OUTAGE_PAUSE = 300.0
+# One line in so many seconds tells that an outage goes on.
+WARN_EVERY = 60.0
+_SOONEST_AGAIN = 2.0
+_LONGEST_SHOWN = 200
 
 _PASSING = (CapyConnectError, CapyNoAnswerError, CapyResponseError, CapyRateLimitError, CapyServerError)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Say whether a failed look tells nothing about the thread: no answer, 429, 5xx, or one that is not Capy's own."""
+    return isinstance(error, _PASSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +82,13 @@ class Wait:
         poll_interval: seconds between looks, spread by ±10 % so that many waits do not look in step.
         deadline: epoch seconds after which the wait is over, or ``None``.
         remembered: what :meth:`remembered` gave when an earlier process left off; ``None`` at the beginning.
-        tolerated_failures: how many failed polls in a row are tolerated; ``None`` for any number.
+        tolerate_outage: seconds that nobody may be able to see the thread; ``None`` for as long as the wait lasts.
         longest_pause: with it, the pauses double from look to look, up to so many seconds.
         draw: gives a number in [0, 1).
+
+    Attributes:
+        last: the last look at the thread; ``None`` before the first.
+        unseen_since: epoch seconds of the first of the looks in a row that nobody answered; ``None`` while they are answered.
     """
 
     def __init__(
@@ -74,31 +100,36 @@ class Wait:
         poll_interval: float,
         deadline: float | None = None,
         remembered: Mapping[str, Any] | None = None,
-        tolerated_failures: int | None = TOLERATED_FAILURES,
+        tolerate_outage: float | None = TOLERATED_OUTAGE,
         longest_pause: float | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.thread_id = thread_id
         self.policy = policy
-        self.poll_interval = poll_interval
+        self.poll_interval = max(poll_interval, SHORTEST_PAUSE)
         self.deadline = deadline
-        self.tolerated_failures = tolerated_failures
+        self.tolerate_outage = tolerate_outage
         self.last: Thread | None = None
         self._thread_url = thread_url
         self._draw = draw
         self._longest_pause = longest_pause
         before = remembered or {}
-        self.failures = int(before.get("failures", 0))
-        self._memory = Memory(bool(before.get("seen_at_work")), before.get("ready_since"))
+        self.unseen_since: float | None = before.get("unseen_since")
+        self._failing_since: float | None = before.get("failing_since")
+        self._told_at: float | None = before.get("told_at")
+        self._refused_since: float | None = before.get("refused_since")
+        self._memory = Memory(**before.get("memory", {}))
         self._shown: str | None = before.get("shown")
         self._looks = int(before.get("looks", 0))
 
     def remembered(self) -> dict[str, Any]:
         """Return, as plain data, what a later process needs to go on as if it had been here all the time."""
         return {
-            "failures": self.failures,
-            "seen_at_work": self._memory.seen_at_work,
-            "ready_since": self._memory.ready_since,
+            "unseen_since": self.unseen_since,
+            "failing_since": self._failing_since,
+            "told_at": self._told_at,
+            "refused_since": self._refused_since,
+            "memory": asdict(self._memory),
             "shown": self._shown,
             **({} if self._longest_pause is None else {"looks": self._looks}),
         }
@@ -110,32 +141,62 @@ class Wait:
             thread: what ``getThread`` answered.
             now: epoch seconds.
         """
-        recovered = self.failures > 0
-        self.failures = 0
+        failing = None if self._failing_since is None else now - self._failing_since
+        self._failing_since = self.unseen_since = self._told_at = self._refused_since = None
         self.last = thread
         verdict = judge(thread, self._memory, self.policy, now)
         self._memory = verdict.memory
-        line = self._change(thread, recovered=recovered)
+        line, warning = self._change(thread, failing)
         if verdict.outcome is not None:
-            return Step(self._ended(verdict.outcome, thread), line=line)
-        return self._go_on(now, line, soon=verdict.look_again_in)
+            return Step(self._ended(verdict.outcome, thread), line=line, warning=warning)
+        return self._go_on(now, line, soon=verdict.look_again_in, warning=warning)
 
     def failed(self, error: CapyRequestError, now: float) -> Step:
-        """Take a failed poll in.
+        """Take a failed look in.
 
-        A few in a row are tolerated when they may pass (no answer, 429, 5xx, an unreadable answer); 401, 403, 404, 422
-        and their like end the wait at once.
+        What may pass is tolerated for as long as the wait may be blind; what says when to come back is no outage. A no of
+        Capy's own (401, 403, 404, 422 and their like) ends the wait once it has stood for a while.
         """
-        self.failures += 1
-        if not isinstance(error, _PASSING):
-            return Step(WaitEvent.failed(self.thread_id, self.url, error, at_once=True))
-        tolerated = self.tolerated_failures
-        if tolerated is not None and self.failures > tolerated:
-            return Step(WaitEvent.failed(self.thread_id, self.url, error, at_once=False, failures=self.failures))
-        bound = "any number" if tolerated is None else tolerated
-        line = f"Poll of thread {self.thread_id} failed ({self.failures} in a row, {bound} tolerated): {error}"
-        at_least = error.retry_after if isinstance(error, CapyAPIError) else None
-        return self._go_on(now, line, at_least=at_least or 0.0, warning=True)
+        self._failing_since = now if self._failing_since is None else min(self._failing_since, now)
+        if not is_passing(error):
+            return self._refused(error, now)
+        retry_after = error.retry_after if isinstance(error, CapyAPIError) else None
+        pause = retry_after or 0.0
+        if retry_after is not None or isinstance(error, CapyRateLimitError):
+            self.unseen_since = None
+        else:
+            self.unseen_since = now if self.unseen_since is None else min(self.unseen_since, now)
+            blind = now - self.unseen_since
+            if self.tolerate_outage is not None and blind >= self.tolerate_outage:
+                return Step(WaitEvent.failed(self.thread_id, self.url, error, blind=blind))
+            pause = min(blind / 2, LONGEST_OUTAGE_PAUSE)
+        return self._go_on(now, self._warning(error, now), at_least=pause, warning=True)
+
+    def _refused(self, error: CapyRequestError, now: float) -> Step:
+        since = self._refused_since = now if self._refused_since is None else min(self._refused_since, now)
+        if now - since >= STANDS_AFTER:
+            return Step(WaitEvent.failed(self.thread_id, self.url, error))
+        soon = min(max(now - since, _SOONEST_AGAIN), since + STANDS_AFTER - now)
+        return self._go_on(now, self._warning(error, now), soon=soon, warning=True)
+
+    def _warning(self, error: CapyRequestError, now: float) -> str | None:
+        if self._told_at is not None and 0 <= now - self._told_at < WARN_EVERY:
+            return None
+        self._told_at = now
+        return f"Thread {self.thread_id} could not be looked at, which is tried again: {error}"
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last look failed."""
+        return self._failing_since is not None
+
+    def is_at_its_end(self, now: float) -> bool:
+        """Say whether one more failed look would end the wait, at ``now`` (epoch seconds)."""
+        if self.deadline is not None and now >= self.deadline:
+            return True
+        if self.tolerate_outage is None or self.unseen_since is None:
+            return False
+        return now - self.unseen_since >= self.tolerate_outage
 
     def _go_on(
         self, now: float, line: str | None, *, soon: float | None = None, at_least: float = 0.0, warning: bool = False
@@ -163,12 +224,16 @@ class Wait:
         """The thread's web address, as far as it is known."""
         return self._thread_url(self.last.project_id if self.last is not None else "")
 
-    def _change(self, thread: Thread, *, recovered: bool) -> str | None:
+    def _change(self, thread: Thread, failing: float | None) -> tuple[str | None, bool]:
+        """Return the line that tells of a new state, or that the thread is seen again, and whether it is a warning."""
         shown = describe(thread)
-        if shown == self._shown and not recovered:
-            return None
+        changed = shown != self._shown
         self._shown = shown
-        return f"Thread {self.thread_id} is {shown}"
+        if changed and thread.run_state not in KNOWN_STATES:
+            return f"Thread {self.thread_id} is {shown}, a state unknown here that is taken for work: {self.url}", True
+        if failing is not None:
+            return f"Thread {self.thread_id} is seen again after {failing:.0f} s: {shown}", False
+        return (f"Thread {self.thread_id} is {shown}" if changed else None), False
 
 
 def describe(thread: Any) -> str:
@@ -182,4 +247,5 @@ def describe(thread: Any) -> str:
         notes.append(f"needs {', '.join(thread.blocked_on)}")
     if thread.pending_wakeups:
         notes.append(f"{thread.pending_wakeups} wake-up{'' if thread.pending_wakeups == 1 else 's'} pending")
-    return f"{thread.run_state} ({'; '.join(notes)})" if notes else str(thread.run_state)
+    words = f"{thread.run_state} ({'; '.join(notes)})" if notes else str(thread.run_state)
+    return clean_text(words, _LONGEST_SHOWN)

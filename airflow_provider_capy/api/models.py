@@ -140,6 +140,11 @@ class _ThreadCore(_Wire):
         """``created_at`` as an aware UTC ``datetime``, or ``None`` when it is no date."""
         return parse_timestamp(self.created_at)
 
+    @property
+    def age(self) -> float | None:
+        """Replaced by the branch of the API package."""
+        return None
+
 
 class CreatedThread(_ThreadCore):
     """Answer of ``createAndStartThread``: no tasks and no pull requests yet.

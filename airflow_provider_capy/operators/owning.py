@@ -44,7 +44,7 @@ def ending_of(outcome: Outcome, *, thread_is_gone: bool, durable: bool, tries_le
     """Decide what a wait that did not end well calls for.
 
     Args:
-        outcome: how it ended.
+        outcome: how it ended; the last, ``poll_failed``, says nothing about the thread, which is therefore never stopped for it.
         thread_is_gone: whether Capy does not know the thread any more.
         durable: whether a retry goes on with the thread.
         tries_left: whether there will be one.
@@ -59,10 +59,11 @@ def ending_of(outcome: Outcome, *, thread_is_gone: bool, durable: bool, tries_le
         return Ending("", stop=False, words=f"It was left as it is; {again}")
     if thread_is_gone:
         return Ending("gone", stop=False, words=f"It does not exist any more. {anew}")
-    if durable and tries_left:
-        return Ending("", stop=False, words="It was left running; the next try reattaches to it")
-    # Nobody goes on with it, and nobody knows how it does: it is not to cost any more.
-    return Ending(outcome.value, stop=True, words="")
+    if tries_left:
+        again = "the next try reattaches to it" if durable else "the next try stops it and starts another one"
+        return Ending("", stop=False, words=f"It was left running; {again}")
+    # Not to see it is no reason to stop it: most likely it does its work.
+    return Ending("", stop=False, words="It was left as it is, may still be at work, and costs money while it is")
 
 
 class OwningTask(WaitingTask):

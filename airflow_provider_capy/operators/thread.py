@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator, conf
 
 from airflow_provider_capy.exceptions import CapyError, CapyInputError
-from airflow_provider_capy.lifecycle import Fate, OnBlocked, checked_on_blocked
+from airflow_provider_capy.lifecycle import TOLERATED_OUTAGE, Fate, OnBlocked, checked_on_blocked
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.operators.owning import OwningTask
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
 from airflow_provider_capy.tasking import SHARED_KEY
-from airflow_provider_capy.templated import as_seconds
+from airflow_provider_capy.templated import as_outage, as_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +77,8 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             retry that reattaches to it; then it is stopped and the task fails. Default 24 h; ``None`` for no bound.
         on_blocked: a thread that waits for a person makes the task ``fail``, ``skip``, ``succeed`` or ``wait`` on.
         fail_on_task_error: fail when the thread is ready but one of its tasks failed; default ``False``.
+        tolerate_outage: seconds (or ``timedelta``) that Capy may give no answer about the thread, growing ever seldomer
+            asked; ``None`` for as long as the wait lasts. Then the task fails and the thread is left as it is. Default 3600.
         stop_on_kill: stop the thread when the task is cancelled or times out; default ``True``.
         durable: one thread per task across retries; default ``True``.
         reference: a text of your own, e.g. a ticket number, that deduplicates across runs; needs ``durable``.
@@ -94,6 +96,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         "project_id",
         "poke_interval",
         "timeout",
+        "tolerate_outage",
         "on_blocked",
         "reference",
         "capy_conn_id",
@@ -129,6 +132,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         timeout: float | timedelta | str | None = DAY,
         on_blocked: OnBlocked = "fail",
         fail_on_task_error: bool = False,
+        tolerate_outage: float | timedelta | str | None = TOLERATED_OUTAGE,
         stop_on_kill: bool = True,
         durable: bool = True,
         reference: str | None = None,
@@ -157,6 +161,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         self.timeout = timeout
         self.on_blocked = on_blocked
         self.fail_on_task_error = fail_on_task_error
+        self.tolerate_outage = tolerate_outage
         self.stop_on_kill = stop_on_kill
         self.durable = durable
         self.reference = reference
@@ -167,6 +172,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         # Whatever is sure to be refused is refused before anything is started.
         checked_on_blocked(self.on_blocked)
         as_seconds("poke_interval", self.poke_interval, least=0.0)
+        as_outage(self.tolerate_outage)
         timeout = None if self.timeout is None else as_seconds("timeout", self.timeout, least=0.0)
         began = time.time()
         with self._at_work(context):

@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import (
 
 from airflow_provider_capy.exceptions import CapyInputError, CapyRequestError, CapyThreadError
 from airflow_provider_capy.lifecycle import (
-    TOLERATED_FAILURES,
+    TOLERATED_OUTAGE,
     Fate,
     OnBlocked,
     checked_on_blocked,
@@ -28,7 +28,7 @@ from airflow_provider_capy.lifecycle import (
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.task_waits import WaitingTask
 from airflow_provider_capy.tasking import final
-from airflow_provider_capy.templated import as_seconds, as_thread_id
+from airflow_provider_capy.templated import as_outage, as_seconds, as_thread_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,16 +65,18 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         timeout: seconds (or ``timedelta``) from this try's first look; default: ``[sensors] default_timeout``.
         on_blocked: a thread that waits for a person makes the task ``fail``, ``skip``, ``succeed`` or ``wait`` on.
         fail_on_task_error: fail when the thread is ready but one of its tasks failed; default ``False``.
+        tolerate_outage: seconds (or ``timedelta``) that Capy may give no answer about the thread, growing ever seldomer
+            asked; ``None`` for as long as the wait lasts. Default 3600.
         stop_on_kill: stop the thread when the task is cancelled; default ``True``.
         capy_conn_id: the connection; default ``capy_default``.
         **kwargs: of the base sensor. ``soft_fail`` skips on a timeout, ``never_fail`` on every failure, ``silent_fail``
-            tolerates any number of failed polls that may pass; in every mode. ``exponential_backoff`` with ``max_wait``
+            tolerates any outage; in every mode. ``exponential_backoff`` with ``max_wait``
             is for poke and reschedule mode: the triggerer's looks are shared and cost next to nothing.
 
     Raises:
         CapyInputError: an argument that is sure to be refused.
-        CapyRequestError: 401, 403, 404, 422 while looking.
-        CapyThreadError: archived, blocked, a failed task, or too many failed polls in a row.
+        CapyRequestError: Capy's own 401, 403, 404 or 422, which has stood for half a minute.
+        CapyThreadError: archived, blocked, a failed task, or nobody could look at the thread for ``tolerate_outage``.
         CapyThreadStoppedError: it was stopped, when its run was cancelled before this task was cleared or by a stop task
             of this run, so that its ``ready`` is no success; it is not retried.
         AirflowSensorTimeout: the timeout is over; Airflow does not retry it.
@@ -88,6 +90,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         "project_id",
         "poke_interval",
         "timeout",
+        "tolerate_outage",
         "on_blocked",
         "capy_conn_id",
     )
@@ -104,6 +107,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         timeout: float | timedelta | str | None = None,
         on_blocked: OnBlocked = "fail",
         fail_on_task_error: bool = False,
+        tolerate_outage: float | timedelta | str | None = TOLERATED_OUTAGE,
         stop_on_kill: bool = True,
         capy_conn_id: str = "capy_default",
         **kwargs: Any,
@@ -123,6 +127,8 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         self.deferrable = deferrable
         self.on_blocked = on_blocked
         self.fail_on_task_error = fail_on_task_error
+        # The base sensor's word for the same.
+        self.tolerate_outage = None if self.silent_fail else tolerate_outage
         self.stop_on_kill = stop_on_kill
         self.capy_conn_id = capy_conn_id
 
@@ -145,6 +151,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         self.poke_interval = as_seconds("poke_interval", self.poke_interval, least=0.0)
         self.timeout = as_seconds("timeout", self.timeout, least=0.0)
         checked_on_blocked(self.on_blocked)
+        as_outage(self.tolerate_outage)
         if self.deferrable:
             return self._look_or_defer(context)
         if self.reschedule:
@@ -249,7 +256,6 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
             self.project_id,
             deadline,
             remembered=remembered,
-            tolerated_failures=None if self.silent_fail else TOLERATED_FAILURES,
             longest_pause=longest if self.exponential_backoff else None,
         )
 

@@ -57,12 +57,9 @@ class CapyThreadWait(CapyThreadSensor):
         anew = f"Clear {self.create_task_id} to start a new one"
         if again:
             return super()._fate(context, event, again=True)
-        if event is not None and (event.thread_is_gone or event.outcome in _FOR_GOOD):
+        if event is not None and (words := self._left(event)):
             self._let_go(context, event)
-            return anew
-        if event is not None and event.outcome is Outcome.BLOCKED:
-            self._let_go(context, event)
-            return f"It was left for its person; clear {self.task_id} once somebody has answered"
+            return words
         if self._at_stake is None:
             return anew
         if not self._may_stop:
@@ -70,3 +67,14 @@ class CapyThreadWait(CapyThreadSensor):
             return "It was left running, since stop_on_kill is off or another task started it"
         self._remember(context, fate=Fate.STOPPING, stopped_by=f"{self.task_id} failed for good")
         return f"{self._stop_for_good(context, self._at_stake, STOP_TIMEOUT)}. {anew}"
+
+    def _left(self, event: WaitEvent) -> str:
+        """Say what is to be done about a thread that is left as it is; empty for one that is to be stopped."""
+        if event.thread_is_gone or event.outcome in _FOR_GOOD:
+            return f"Clear {self.create_task_id} to start a new one"
+        if event.outcome is Outcome.BLOCKED:
+            return f"It was left for its person; clear {self.task_id} once somebody has answered"
+        if event.outcome is Outcome.POLL_FAILED:
+            # Not to see it is no reason to stop it: most likely it does its work.
+            return f"It was left as it is, and costs money while it is at work; clear {self.task_id} to go on with it"
+        return ""

@@ -10,6 +10,7 @@ from airflow_provider_capy.api import calls
 from airflow_provider_capy.api.retry import NO_RETRIES, wait_before
 from airflow_provider_capy.exceptions import CapyAPIError, CapyRequestError, CapyUnauthorizedError
 from airflow_provider_capy.triggers import sweep
+from airflow_provider_capy.waiting import is_passing
 
 if TYPE_CHECKING:
     from airflow_provider_capy.api.models import Thread
@@ -78,7 +79,7 @@ class Asking:
         # One that failed before may be the only one that fails.
         due.sort(key=lambda seat: seat.wait.thread_id in self._failing)
         for seat in due:
-            if not self._asked or seat.is_at_the_brink(epoch):
+            if not self._asked or seat.wait.is_at_its_end(epoch):
                 self.ask(seat)
             elif not self.is_asked(seat):
                 # The probe's answer plans them anew, whatever it is; this is for a probe without one.
@@ -145,7 +146,7 @@ class Asking:
 
     def _failed(self, thread_id: str, error: CapyRequestError, started: float) -> None:
         mine = [seat for seat in self._group.seats.get(thread_id, ()) if not seat.ticket]
-        passing = sweep.is_passing(error)
+        passing = is_passing(error)
         if passing and self._is_everybodys(thread_id, error):
             self.slow_down(error, started)
         elif not passing and isinstance(error, CapyAPIError):
@@ -195,14 +196,14 @@ class Asking:
         for seat in self._group.everybody():
             if self.is_asked(seat) or (seat.ticket and seat.due > now):
                 continue
-            if self.cool_down.failures >= self._group.line.limits.attempts and not seat.is_at_the_brink(epoch):
+            if self.cool_down.failures >= self._group.line.limits.attempts and not seat.wait.is_at_its_end(epoch):
                 self._group.plan_step(seat, seat.failed(error, epoch, muted=self._told))
             else:
                 self._group.plan(seat, seat.due, self.cool_down.until)
 
     def _give_back_all_but_the_desperate(self, epoch: float) -> None:
         asked = [
-            (thread_id, any(seat.is_at_the_brink(epoch) for seat in self._group.seats.get(thread_id, ())))
+            (thread_id, any(seat.wait.is_at_its_end(epoch) for seat in self._group.seats.get(thread_id, ())))
             for thread_id in self._backlog
         ]
         self._asked.difference_update(thread_id for thread_id, desperate in asked if not desperate)

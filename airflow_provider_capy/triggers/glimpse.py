@@ -8,7 +8,6 @@ from airflow_provider_capy.api.models import Thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from airflow_provider_capy.api.glances import ThreadGlance
 
@@ -37,7 +36,7 @@ class Glimpse:
         "waiting_on",
     )
 
-    created: datetime | None = None
+    age: float | None = None
     tasks: Sequence[Any] = ()
 
     def __init__(self, raw: ThreadGlance) -> None:

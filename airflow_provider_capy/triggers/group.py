@@ -116,7 +116,8 @@ class Group:
         while True:
             when = self.schedule.first()
             if self.asking.cool_down.failures and when is not None:
-                when = max(when, self.asking.cool_down.until)
+                # Whatever Capy asks for, a deadline is kept.
+                when = min(max(when, self.asking.cool_down.until), self._first_deadline())
             if when is not None and when <= self._loop.time():
                 return
             self._bell = self._loop.create_future()
@@ -128,6 +129,11 @@ class Group:
                 self._bell = None
                 if alarm is not None:
                     alarm.cancel()
+
+    def _first_deadline(self) -> float:
+        deadlines = (seat.wait.deadline for seat in self.everybody() if not self.asking.is_asked(seat))
+        first = min((deadline for deadline in deadlines if deadline is not None), default=float("inf"))
+        return self._loop.time() + first - self.line.clock()
 
     def _ring(self) -> None:
         if self._bell is not None and not self._bell.done():
@@ -181,7 +187,9 @@ class Group:
         """Plan the next look between two loop times."""
         if not self.has(seat):
             return
-        self.schedule.put(seat, due, latest)
+        if seat.wait.deadline is not None:
+            latest = min(latest, max(self._loop.time() + seat.wait.deadline - self.line.clock(), self._loop.time()))
+        self.schedule.put(seat, min(due, latest), latest)
         if latest < self._planned:
             self._ring()
 

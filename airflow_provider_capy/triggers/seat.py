@@ -116,17 +116,6 @@ class Seat:
         """Say whether a page may be asked for it."""
         return not (self.singly or self.attempts or self._suspected or self._missed)
 
-    def is_at_the_brink(self, now: float) -> bool:
-        """Say whether one more failure would end the wait: then the failure has to be its own.
-
-        Args:
-            now: epoch seconds.
-        """
-        wait = self.wait
-        if wait.deadline is not None and now >= wait.deadline:
-            return True
-        return wait.tolerated_failures is not None and wait.failures >= wait.tolerated_failures
-
     def is_unchanged(self, raw: ThreadGlance, now: float) -> bool:
         """Say whether a page shows what the last look showed: a thread that is at work is then judged as it was.
 
@@ -135,7 +124,7 @@ class Seat:
             now: epoch seconds.
         """
         last: Any = self.wait.last
-        if not isinstance(last, Glimpse) or last.raw != raw or self.wait.failures:
+        if not isinstance(last, Glimpse) or last.raw != raw or self.wait.is_failing:
             return False
         return self.wait.deadline is None or now + self.interval < self.wait.deadline
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING
 
-from airflow_provider_capy.api.retry import may_send_again, wait_before
+from airflow_provider_capy.api.retry import wait_before
 from airflow_provider_capy.exceptions import CapyConnectError, CapyRateLimitError
+from airflow_provider_capy.waiting import is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -219,11 +220,6 @@ class CoolDown:
         failures = self.failures + 1
         pause = wait_before(min(failures, 30), error, limits, lambda: 0.5 + 0.5 * draw())
         return CoolDown(failures, now + pause, self.since if self.failures else now)
-
-
-def is_passing(error: BaseException) -> bool:
-    """Say whether a failed GET is tried again before it counts: the same errors as everywhere."""
-    return may_send_again(error, safe_to_retry=True)
 
 
 def is_everybodys(error: BaseException, streak: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_capy.exceptions import CapyRequestError, CapyUnauthorizedError
 from airflow_provider_capy.killing import UNKNOWN, ask_from_trigger, shielded, told_by_its_end
-from airflow_provider_capy.lifecycle import TOLERATED_FAILURES, OnBlocked, Policy, checked_on_blocked
+from airflow_provider_capy.lifecycle import TOLERATED_OUTAGE, OnBlocked, Outcome, Policy, checked_on_blocked
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY
+from airflow_provider_capy.waiting import LONGEST_OUTAGE_PAUSE, WARN_EVERY, Wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,12 +27,13 @@ if TYPE_CHECKING:
     from airflow_provider_capy.hooks.settings import ConnectionSettings
     from airflow_provider_capy.stopping import StopReport
     from airflow_provider_capy.triggers.seat import Seat
-    from airflow_provider_capy.waiting import Step, Wait
+    from airflow_provider_capy.waiting import Step
 
 # Airflow gives on_kill 30 seconds, if it does not cut it off before; both parts together stay below.
 KILL_BUDGET = 28.0
 STOP_BUDGET = 18.0
 FIRST_LOOK_WITHIN = 2.0
+LOOK_UP_AGAIN = 5.0
 # What Airflow's triggerer cancels a trigger with when its task instance is over, or another triggerer's.
 USER_ACTION = "__airflow_user_action__"
 
@@ -48,7 +51,8 @@ class CapyThreadTrigger(BaseTrigger):
         on_blocked: ``fail``, ``skip`` and ``succeed`` end the wait on a blocked thread, ``wait`` goes on.
         fail_on_task_error: end as ``task_error`` when a ready thread has a failed task.
         stop_on_kill: stop the thread when the deferred task is cancelled.
-        tolerated_failures: how many failed polls in a row are tolerated; ``None`` for any number.
+        tolerate_outage: seconds that nobody may be able to see the thread, nor to look its connection up; ``None`` for
+            as long as the wait lasts. Default 3600.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class CapyThreadTrigger(BaseTrigger):
         on_blocked: OnBlocked = "fail",
         fail_on_task_error: bool = False,
         stop_on_kill: bool = True,
-        tolerated_failures: int | None = TOLERATED_FAILURES,
+        tolerate_outage: float | None = TOLERATED_OUTAGE,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.thread_id = thread_id
@@ -70,10 +74,10 @@ class CapyThreadTrigger(BaseTrigger):
         self.project_id = project_id
         self.poll_interval = poll_interval
         self.deadline = deadline
-        self.on_blocked = checked_on_blocked(on_blocked)
+        self.on_blocked = on_blocked
         self.fail_on_task_error = fail_on_task_error
         self.stop_on_kill = stop_on_kill
-        self.tolerated_failures = tolerated_failures
+        self.tolerate_outage = tolerate_outage
         self._hook: CapyHook | None = None
         self._fired = self._killed = False
         self._seat: Seat | None = None
@@ -93,17 +97,14 @@ class CapyThreadTrigger(BaseTrigger):
                 "on_blocked": self.on_blocked,
                 "fail_on_task_error": self.fail_on_task_error,
                 "stop_on_kill": self.stop_on_kill,
-                "tolerated_failures": self.tolerated_failures,
+                "tolerate_outage": self.tolerate_outage,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until the thread has settled, then fire."""
         try:
-            if conf.getboolean("capy", "shared_poller", fallback=True):
-                event = await self._wait_with_others()
-            else:
-                event = await self._wait_alone()
+            event = await self._wait()
         except asyncio.CancelledError as cancelled:
             if cancelled.args[:1] == (USER_ACTION,):
                 # Here, and not in on_kill: what runs there is cut off by the second cancel on Python before 3.12, and
@@ -120,16 +121,39 @@ class CapyThreadTrigger(BaseTrigger):
         self._fired = True
         yield TriggerEvent(event.payload())
 
-    async def _wait_with_others(self) -> WaitEvent:
+    async def _wait(self) -> WaitEvent:
+        """Look the connection up, which is tolerated to fail as Capy is, and wait for the thread's end."""
+        from airflow_provider_capy.events import WaitEvent
         from airflow_provider_capy.triggers.watcher import desk
 
-        here = desk()
-        # Before anything else: a kill must find the connection looked up, the first look-up of a triggerer takes seconds.
-        self._hook = await here.hook(self.capy_conn_id)
-        settings = await self._hook.asettings()
+        began, told_at = time.time(), -math.inf
+        while True:
+            try:
+                # Before anything else: a kill must find it looked up, the first look-up of a triggerer takes seconds.
+                self._hook = await desk().hook(self.capy_conn_id)
+                settings = await self._hook.asettings()
+                break
+            except Exception as error:  # noqa: BLE001 - whatever a secrets backend raises says nothing about the thread
+                now = time.time()
+                if self.deadline is not None and now >= self.deadline:
+                    return WaitEvent(outcome=Outcome.TIMEOUT, thread_id=self.thread_id)
+                words = f"The connection {self.capy_conn_id!r} could not be looked up: {type(error).__name__}: {error}"
+                if self.tolerate_outage is not None and now - began >= self.tolerate_outage:
+                    return WaitEvent.failed(self.thread_id, "", CapyRequestError(words), blind=now - began)
+                if now - told_at >= WARN_EVERY:
+                    told_at = now
+                    self.log.warning("%s; it is tried again, the thread is left at work", words)
+                await asyncio.sleep(min(max((now - began) / 2, LOOK_UP_AGAIN), LONGEST_OUTAGE_PAUSE))
+        if conf.getboolean("capy", "shared_poller", fallback=True):
+            return await self._wait_with_others(self._hook, settings)
+        return await self._wait_alone(self._hook, settings)
+
+    async def _wait_with_others(self, hook: CapyHook, settings: ConnectionSettings) -> WaitEvent:
+        from airflow_provider_capy.triggers.watcher import desk
+
         # The group spreads its polls itself.
         wait = self._new_wait(settings, draw=lambda: 0.5)
-        async with here.seat(self._hook, settings.client, wait, self.project_id) as seat:
+        async with desk().seat(hook, settings.client, wait, self.project_id) as seat:
             self._seat = seat
             while True:
                 step = await seat.next()
@@ -137,9 +161,8 @@ class CapyThreadTrigger(BaseTrigger):
                 if step.event is not None:
                     return step.event
 
-    async def _wait_alone(self) -> WaitEvent:
-        hook = self._get_hook()
-        wait = self._new_wait(await hook.asettings())
+    async def _wait_alone(self, hook: CapyHook, settings: ConnectionSettings) -> WaitEvent:
+        wait = self._new_wait(settings)
         # A connection that outlived the interval would be one open file a wait.
         client = await hook.aclient(httpx.Limits(max_keepalive_connections=0))
         try:
@@ -155,15 +178,13 @@ class CapyThreadTrigger(BaseTrigger):
             await client.close()
 
     def _new_wait(self, settings: ConnectionSettings, **more: Any) -> Wait:
-        from airflow_provider_capy.waiting import Wait
-
         return Wait(
             self.thread_id,
             thread_url=lambda project_id: settings.thread_url(self.thread_id, project_id or self.project_id),
-            policy=Policy(self.on_blocked, self.fail_on_task_error),
+            policy=Policy(checked_on_blocked(self.on_blocked), self.fail_on_task_error),
             poll_interval=self.poll_interval,
             deadline=self.deadline,
-            tolerated_failures=self.tolerated_failures,
+            tolerate_outage=self.tolerate_outage,
             **more,
         )
 

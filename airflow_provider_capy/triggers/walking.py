@@ -63,7 +63,7 @@ class _Walker:
         self._shortest = min(seat.interval for seat in wanted)
         # Who is due but no longer, or not, to be found in this list cannot pay for its pages.
         epoch = group.line.clock()
-        self._due = [seat for seat in due if seat in self._left and not seat.is_at_the_brink(epoch)]
+        self._due = [seat for seat in due if seat in self._left and not seat.wait.is_at_its_end(epoch)]
         payers = {*self._due, *filter(_is_new, wanted)}
         self._walk = sweep.Walk(len(wanted), len(payers), group.bank.balance)
 

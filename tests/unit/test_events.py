@@ -52,7 +52,7 @@ def test_a_request_error_comes_back_with_its_class_and_attributes(kind: type[Cap
     elif issubclass(kind, CapyResponseError):
         fields |= {"status_code": 200}
     raised = kind("It failed", **fields)
-    sent = WaitEvent.failed("jam_1", URL, raised, at_once=True)
+    sent = WaitEvent.failed("jam_1", URL, raised)
     back = error_of(through_the_database(sent))
     assert type(back) is kind
     assert str(back) == "It failed"
@@ -64,21 +64,37 @@ def test_a_fired_event_shows_no_title_in_the_log() -> None:
     assert (repr(fired), fired["thread"]["title"]) == ("jam_1: ready", "the secret plan")
 
 
+def test_whatever_is_in_an_event_the_database_takes_it() -> None:
+    thread = {
+        "title": "Fix \0 byte \ud83d",
+        "tasks": [{"title": "x" * 2_000_000}] * 2000,
+        "pull_requests": [{"number": 2**64}],
+    }
+    cause = CapyAPIError(
+        "no\0", details={"deep": [[[[[[[[[["\0"]]]]]]]]]], "nan": float("nan"), "large": ["y" * 9000] * 900}
+    )
+    failure = WaitEvent.failed("jam_1", URL, cause).failure
+    text = json.dumps(event(Outcome.POLL_FAILED, thread=thread, failure=failure).payload(), allow_nan=False)
+    assert "\\u0000" not in text
+    assert "\\ud83d" not in text
+    assert len(text) < 1_000_000
+
+
 def test_an_error_class_that_nobody_knows_becomes_a_request_error() -> None:
-    sent = WaitEvent.failed("jam_1", URL, CapyRequestError("It failed"), at_once=True)
+    sent = WaitEvent.failed("jam_1", URL, CapyRequestError("It failed"))
     dumped = sent.model_dump(mode="json")
     for foreign in ("CapyThreadError", "Any", "annotations", "NoSuchError"):
         dumped["failure"]["error"] = foreign
         assert type(error_of(WaitEvent.read(dumped, "jam_1"))) is CapyRequestError
 
 
-@pytest.mark.parametrize("status_code", [429, 503])
-def test_too_many_failed_polls_name_their_number_and_the_last_reason(status_code: int) -> None:
+@pytest.mark.parametrize("status_code", [502, 503])
+def test_an_outage_names_how_long_it_lasted_and_the_last_reason(status_code: int) -> None:
     cause = exceptions.api_error_class(status_code)("Capy answered", status_code=status_code)
-    sent = WaitEvent.failed("jam_1", URL, cause, at_once=False, failures=6)
+    sent = WaitEvent.failed("jam_1", URL, cause, blind=3600.4)
     error = error_of(through_the_database(sent))
     assert isinstance(error, CapyPollError)
-    assert str(error) == "Polling thread jam_1 failed 6 times in a row, last: Capy answered"
+    assert str(error) == f"Thread jam_1 could not be looked at for 3600 s: {URL}. Last: Capy answered"
     assert (type(error.__cause__), error.thread_id, error.thread_url) == (type(cause), "jam_1", URL)
 
 

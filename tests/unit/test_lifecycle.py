@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -26,7 +26,6 @@ from airflow_provider_capy.lifecycle import (
 )
 
 NOW = 1_800_000_000.0
-OLD = datetime.fromtimestamp(NOW - 3600, timezone.utc)
 KNOWN = ("running", "queued", "waiting", "blocked", "ready", "archived")
 
 
@@ -45,7 +44,11 @@ class Look:
     pending_wakeups: int = 0
     tasks: list[Any] = field(default_factory=list)
     pull_requests: list[Any] = field(default_factory=list)
-    created: datetime | None = OLD
+    age: float | None = 3600.0
+
+
+def stood(seconds: float, state: str = "ready") -> Memory:
+    return Memory(resting=state, since=NOW - seconds)
 
 
 def outcome(look: Look, policy: Policy | None = None, memory: Memory | None = None) -> Outcome | None:
@@ -67,13 +70,24 @@ def test_an_archived_run_state_is_archived_whatever_the_status(status: str) -> N
     [("fail", Outcome.BLOCKED), ("skip", Outcome.BLOCKED), ("succeed", Outcome.BLOCKED), ("wait", None)],
 )
 def test_blocked_ends_the_wait_under_every_policy_but_wait(on_blocked: Any, expected: Outcome | None) -> None:
-    assert outcome(Look("blocked"), Policy(on_blocked)) is expected
+    assert outcome(Look("blocked"), Policy(on_blocked), stood(SECOND_LOOK_SECONDS, "blocked")) is expected
 
 
-@pytest.mark.parametrize("run_state", ["running", "queued", "waiting"])
+def test_a_blocked_that_resolves_itself_ends_no_wait() -> None:
+    first = judge(Look("blocked"), Memory(), Policy(), NOW)
+    assert (first.outcome, first.look_again_in) == (None, SECOND_LOOK_SECONDS)
+    between = judge(Look("running"), first.memory, Policy(), NOW + 1).memory
+    again = judge(Look("blocked"), between, Policy(), NOW + 10)
+    assert again.outcome is None
+    assert judge(Look("blocked"), again.memory, Policy(), NOW + 10 + SECOND_LOOK_SECONDS).outcome is Outcome.BLOCKED
+
+
+@pytest.mark.parametrize(
+    ("run_state", "at_work"), [("running", True), ("waiting", True), ("queued", False), ("settling", False)]
+)
 @pytest.mark.parametrize("status", ["active", "idle"])
-def test_a_thread_at_work_goes_on_whatever_its_status(run_state: str, status: str) -> None:
-    assert judge(Look(run_state, status), Memory(), Policy(), NOW) == Verdict(None, Memory(seen_at_work=True))
+def test_a_thread_that_has_not_settled_goes_on_whatever_its_status(run_state: str, at_work: bool, status: str) -> None:
+    assert judge(Look(run_state, status), Memory(), Policy(), NOW) == Verdict(None, Memory(seen_at_work=at_work))
 
 
 def test_an_old_ready_thread_is_ready() -> None:
@@ -82,52 +96,64 @@ def test_an_old_ready_thread_is_ready() -> None:
 
 @pytest.mark.parametrize("look", [Look("ready", pending_wakeups=1), Look("ready", waiting_on=["ci"])])
 def test_ready_that_is_about_to_run_again_goes_on(look: Look) -> None:
-    assert judge(look, Memory(), Policy(), NOW) == Verdict(None, Memory(seen_at_work=True))
+    assert judge(look, stood(1000), Policy(), NOW) == Verdict(None, Memory())
 
 
 def young(**fields: Any) -> Look:
-    return Look("ready", created=datetime.fromtimestamp(NOW - 1, timezone.utc), **fields)
+    return Look("ready", age=1.0, **fields)
 
 
 def test_ready_right_after_the_create_asks_for_a_second_look() -> None:
     verdict = judge(young(), Memory(), Policy(), NOW)
-    assert verdict == Verdict(None, Memory(ready_since=NOW), look_again_in=SECOND_LOOK_SECONDS)
+    assert verdict == Verdict(None, stood(0), look_again_in=SECOND_LOOK_SECONDS)
 
 
-@pytest.mark.parametrize("created", [None, datetime.fromtimestamp(NOW + 900, timezone.utc)])
-def test_a_create_time_that_proves_nothing_asks_for_a_second_look(created: datetime | None) -> None:
-    assert judge(Look("ready", created=created), Memory(), Policy(), NOW).look_again_in == SECOND_LOOK_SECONDS
+def test_an_age_that_nobody_knows_proves_nothing() -> None:
+    assert judge(Look("ready", age=None), Memory(), Policy(), NOW).look_again_in == SECOND_LOOK_SECONDS
 
 
 @pytest.mark.parametrize(("age", "expected"), [(START_RACE_SECONDS - 0.1, None), (START_RACE_SECONDS, Outcome.READY)])
-def test_the_start_race_is_over_by_age(age: float, expected: Outcome | None) -> None:
-    assert outcome(Look("ready", created=datetime.fromtimestamp(NOW - age, timezone.utc))) is expected
+def test_the_start_race_is_over_by_capys_own_clock(age: float, expected: Outcome | None) -> None:
+    assert outcome(Look("ready", age=age)) is expected
 
 
-@pytest.mark.parametrize(
-    ("since", "expected"), [(SECOND_LOOK_SECONDS - 0.1, None), (SECOND_LOOK_SECONDS, Outcome.READY)]
-)
-def test_the_start_race_is_over_by_a_second_look(since: float, expected: Outcome | None) -> None:
-    assert outcome(young(), memory=Memory(ready_since=NOW - since)) is expected
+@pytest.mark.parametrize(("since", "expected"), [(START_RACE_SECONDS - 0.1, None), (START_RACE_SECONDS, Outcome.READY)])
+def test_the_start_race_is_over_by_our_own_clock(since: float, expected: Outcome | None) -> None:
+    assert outcome(young(), memory=stood(since)) is expected
+
+
+def test_the_last_look_of_the_start_race_comes_when_it_is_over() -> None:
+    assert judge(young(), stood(START_RACE_SECONDS - 1), Policy(), NOW).look_again_in == 1.0
+
+
+def test_a_clock_that_is_set_back_makes_no_rest_last_longer() -> None:
+    assert judge(young(), stood(-3600), Policy(), NOW).memory == stood(0)
 
 
 @pytest.mark.parametrize(
     ("look", "memory"),
     [
         (young(tasks=[Task("completed")]), Memory()),
+        (young(tasks=[Task("queued"), Task("error")]), Memory()),
         (young(pull_requests=["one"]), Memory()),
         (young(), Memory(seen_at_work=True)),
     ],
-    ids=["a task", "a pull request", "seen at work"],
+    ids=["a task", "a failed task", "a pull request", "seen at work"],
 )
 def test_the_start_race_is_over_by_a_trace_of_work(look: Look, memory: Memory) -> None:
     assert outcome(look, memory=memory) is Outcome.READY
 
 
+@pytest.mark.parametrize("status", ["backlog", "queued", "in_progress", "later"])
+def test_a_task_that_is_still_to_be_done_is_no_trace_of_work(status: str) -> None:
+    assert outcome(young(tasks=[Task(status)])) is None
+    assert outcome(young(tasks=[Task(status)]), memory=stood(START_RACE_SECONDS)) is Outcome.READY
+
+
 def test_a_break_in_ready_starts_the_second_look_anew() -> None:
     first = judge(young(), Memory(), Policy(), NOW).memory
     between = judge(replace(young(), run_state="settling"), first, Policy(), NOW + 2).memory
-    assert judge(young(), between, Policy(), NOW + 4).outcome is None
+    assert judge(young(), between, Policy(), NOW + START_RACE_SECONDS).outcome is None
 
 
 @pytest.mark.parametrize(
@@ -156,12 +182,17 @@ looks = st.builds(
     pending_wakeups=st.integers(0, 3),
     tasks=st.lists(st.builds(Task, status=st.sampled_from(["error", "completed", "later"])), max_size=2),
     pull_requests=st.lists(st.just("one"), max_size=1),
-    created=st.none() | st.datetimes(timezones=st.just(timezone.utc)),
+    age=st.none() | st.floats(0, 100),
 )
 policies = st.builds(
     Policy, on_blocked=st.sampled_from(["fail", "skip", "succeed", "wait"]), fail_on_task_error=st.booleans()
 )
-memories = st.builds(Memory, seen_at_work=st.booleans(), ready_since=st.none() | st.floats(NOW - 100, NOW))
+memories = st.builds(
+    Memory,
+    seen_at_work=st.booleans(),
+    resting=st.sampled_from(["", "ready", "blocked"]),
+    since=st.floats(NOW - 100, NOW),
+)
 
 
 @given(looks, policies, memories)
@@ -203,6 +234,16 @@ def test_failed_tasks_are_named_by_identifier_or_id() -> None:
         {"id": "t3", "identifier": "ENG-3", "status": "completed"},
     ]
     assert failed_tasks(thread(tasks=tasks)) == ["ENG-1", "t2"]
+
+
+def test_of_two_thousand_tasks_the_failed_ones_are_shown() -> None:
+    statuses = ["completed"] * 1999 + ["error"]
+    tasks = [
+        {"identifier": f"ENG-{number}", "status": status, "title": "x" * 9000} for number, status in enumerate(statuses)
+    ]
+    shown = summary(thread(title="y" * 2_000_000, tasks=tasks), outcome=Outcome.TASK_ERROR, url="https://example.com/t")
+    assert (len(shown["tasks"]), shown["tasks"][0]["identifier"], len(shown["title"])) == (100, "ENG-1999", 500)
+    assert len(json.dumps(shown)) < 100_000
 
 
 def test_the_summary_is_small_and_complete() -> None:

@@ -16,14 +16,13 @@ from airflow_provider_capy.api.models import Thread
 from airflow_provider_capy.api.retry import RetryLimits
 from airflow_provider_capy.api.settings import ClientSettings
 from airflow_provider_capy.exceptions import (
-    CapyForbiddenError,
+    CapyNotFoundError,
     CapyRateLimitError,
+    CapyResponseError,
     CapyServerError,
-    CapyUnauthorizedError,
-    CapyValidationError,
 )
 from airflow_provider_capy.flow import Ask, Pause, arun, run
-from airflow_provider_capy.stopping import Found, StopReport, request_stop, stop_and_confirm
+from airflow_provider_capy.stopping import Found, StopReport, look_surely, request_stop, stop_and_confirm
 
 if TYPE_CHECKING:
     from airflow_provider_capy.api.calls import Call
@@ -61,6 +60,7 @@ def drive(request: pytest.FixtureRequest, capy_emulator: EmulatorControl) -> Any
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(stopping, "STANDS_AFTER", 1.0)
 
 
 def confirm(thread_id: str, timeout: float = 20.0) -> Flow[StopReport]:
@@ -252,16 +252,61 @@ def test_a_capy_that_is_away_is_reported_within_the_bound(drive: Any, capy_emula
     assert capy_emulator.requests("stopThread")
 
 
-@pytest.mark.parametrize(
-    ("status", "error"), [(401, CapyUnauthorizedError), (403, CapyForbiddenError), (422, CapyValidationError)]
-)
-def test_what_no_repetition_can_mend_is_raised(
-    status: int, error: type[Exception], drive: Any, capy_emulator: EmulatorControl
+@pytest.mark.parametrize("status", [401, 403, 422])
+def test_a_no_that_stands_is_the_end_of_it(status: int, drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault("status", status=status)
+    began = time.monotonic()
+    report = drive(confirm(thread_id))
+    assert (report.result, report.stopped_by_us, f"answered {status}" in report.error) == (
+        Found.NOT_CONFIRMED,
+        False,
+        True,
+    )
+    assert 1.0 <= time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 422])
+def test_a_no_that_passes_stops_no_stop(status: int, drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault("status", status=status, times=3)
+    assert drive(confirm(thread_id)).result is Found.STOPPED
+
+
+@pytest.mark.parametrize("status", [401, 403, 503])
+def test_a_thread_that_may_not_be_looked_at_is_asked_to_stop_all_the_same(
+    status: int, drive: Any, capy_emulator: EmulatorControl
 ) -> None:
     [thread_id] = capy_emulator.create(life="forever")
-    capy_emulator.fault("status", "stopThread", status=status)
-    with pytest.raises(error):
-        drive(confirm(thread_id))
+    capy_emulator.fault("status", "getThread", status=status)
+    report = drive(confirm(thread_id, 3.0))
+    assert (report.result, report.stopped_by_us) == (Found.NOT_CONFIRMED, True)
+    assert capy_emulator.stops(thread_id)
+
+
+def test_a_stop_that_nobody_waits_for_is_asked_until_it_is_taken(drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault("status", "stopThread", status=404, times=2)
+    flow = stop_and_confirm(thread_id, until=time.time() + 20, clock=time.time, ask_first=True, confirm=False)
+    assert drive(flow) == StopReport(thread_id, Found.REQUESTED, stopped_by_us=True)
+    assert {request["operation"] for request in capy_emulator.requests()} == {"stopThread"}
+
+
+@pytest.mark.parametrize("fault", [{"status": 404, "times": 2}, {"status": 404, "body": "html"}])
+def test_a_thread_is_looked_for_again_before_it_is_taken_for_gone(
+    fault: dict[str, Any], drive: Any, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault("status", "getThread", **fault)
+    if "body" in fault:
+        with pytest.raises(CapyResponseError):
+            drive(look_surely(thread_id, clock=time.time))
+    else:
+        assert drive(look_surely(thread_id, clock=time.time)).id == thread_id
+
+
+def test_a_thread_that_stays_away_is_gone(drive: Any) -> None:
+    assert drive(look_surely("jam_nobody", clock=time.time)) is None
 
 
 def test_a_request_alone_is_one_request(drive: Any, capy_emulator: EmulatorControl) -> None:
@@ -271,13 +316,15 @@ def test_a_request_alone_is_one_request(drive: Any, capy_emulator: EmulatorContr
     assert [request["operation"] for request in capy_emulator.requests()] == ["stopThread"]
 
 
-@pytest.mark.parametrize(("status", "result"), [(404, Found.GONE), (409, Found.ALREADY_SETTLED)])
-def test_a_request_that_finds_nothing_to_stop_is_no_error(
-    status: int, result: Found, drive: Any, capy_emulator: EmulatorControl
-) -> None:
+def test_a_request_that_finds_nothing_to_stop_is_no_error(drive: Any, capy_emulator: EmulatorControl) -> None:
     [thread_id] = capy_emulator.create(life="forever")
-    capy_emulator.fault("status", "stopThread", status=status)
-    assert drive(request_stop(thread_id)).result is result
+    capy_emulator.fault("status", "stopThread", status=409)
+    assert drive(request_stop(thread_id)).result is Found.ALREADY_SETTLED
+
+
+def test_one_404_proves_nothing_to_a_single_request(drive: Any) -> None:
+    with pytest.raises(CapyNotFoundError):
+        drive(request_stop("jam_nobody"))
 
 
 def test_a_request_that_fails_is_raised_after_its_attempts(drive: Any, capy_emulator: EmulatorControl) -> None:

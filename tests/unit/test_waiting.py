@@ -19,11 +19,10 @@ from airflow_provider_capy.exceptions import (
     CapyResponseError,
     CapyServerError,
 )
-from airflow_provider_capy.lifecycle import SECOND_LOOK_SECONDS, Outcome, Policy
-from airflow_provider_capy.waiting import Step, Wait, describe
+from airflow_provider_capy.lifecycle import SECOND_LOOK_SECONDS, STANDS_AFTER, Outcome, Policy
+from airflow_provider_capy.waiting import LONGEST_OUTAGE_PAUSE, SHORTEST_PAUSE, Step, Wait, describe
 
 NOW = 1_800_000_000.0
-LONG_AGO = "2020-01-01T00:00:00Z"
 PASSING = [
     CapyConnectError("no route"),
     CapyNoAnswerError("no answer"),
@@ -42,7 +41,8 @@ FINAL = [
 
 
 def thread(run_state: str = "running", **fields: Any) -> Thread:
-    fields = {"id": "jam_1", "projectId": "prj_1", "runState": run_state, "createdAt": LONG_AGO, **fields}
+    worked_on = [{"status": "completed"}]
+    fields = {"id": "jam_1", "projectId": "prj_1", "runState": run_state, "tasks": worked_on, **fields}
     return Thread.model_validate(fields)
 
 
@@ -82,12 +82,12 @@ def test_a_settled_thread_ends_the_wait_with_its_summary() -> None:
 
 
 def test_a_second_look_comes_soon() -> None:
-    step = wait().saw(thread("ready", createdAt="no date"), NOW)
+    step = wait().saw(thread("ready", tasks=[]), NOW)
     assert (step.look_again_in, step.soon) == (SECOND_LOOK_SECONDS, True)
 
 
 def test_a_second_look_comes_no_later_than_the_interval() -> None:
-    assert wait(poll_interval=1.0).saw(thread("ready", createdAt="no date"), NOW).look_again_in == 1.0
+    assert wait(poll_interval=1.0).saw(thread("ready", tasks=[]), NOW).look_again_in == 1.0
 
 
 def test_the_pause_ends_at_the_deadline() -> None:
@@ -125,40 +125,103 @@ def test_a_timeout_without_any_look_has_no_summary() -> None:
     assert (event.outcome, event.thread, event.thread_url) == (Outcome.TIMEOUT, {}, "https://capy/-/jam_1")
 
 
-@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
-def test_five_failed_polls_in_a_row_are_tolerated_and_the_sixth_is_not(error: CapyRequestError) -> None:
-    waiting = wait()
-    steps = [waiting.failed(error, NOW + number) for number in range(6)]
-    assert [step.event is None for step in steps] == [True] * 5 + [False]
-    assert [step.warning for step in steps] == [True] * 5 + [False]
-    event = steps[-1].event
+OUTAGES = [error for error in PASSING if not isinstance(error, CapyRateLimitError)]
+
+
+@pytest.mark.parametrize("error", OUTAGES, ids=lambda error: type(error).__name__)
+def test_an_outage_is_tolerated_by_time_and_not_by_count(error: CapyRequestError) -> None:
+    waiting = wait(tolerate_outage=3600.0)
+    for seconds in range(0, 3600, 2):
+        assert waiting.failed(error, NOW + seconds).event is None
+    event = waiting.failed(error, NOW + 3600).event
     assert event is not None
     assert event.failure is not None
-    assert (event.outcome, event.failure.failures, event.failure.at_once) == (Outcome.POLL_FAILED, 6, False)
+    assert (event.outcome, event.failure.blind, event.thread_is_gone) == (Outcome.POLL_FAILED, 3600.0, False)
 
 
-def test_a_good_poll_forgives_the_failed_ones_and_says_so() -> None:
-    waiting = wait()
+def test_an_outage_that_may_not_be_is_the_end_at_once() -> None:
+    event = wait(tolerate_outage=0.0).failed(PASSING[0], NOW).event
+    assert event is not None
+    assert event.outcome is Outcome.POLL_FAILED
+
+
+def test_one_good_look_ends_an_outage_and_one_line_tells_so() -> None:
+    waiting = wait(tolerate_outage=100.0)
     waiting.saw(thread(), NOW)
-    for number in range(5):
-        assert waiting.failed(PASSING[0], NOW + number).event is None
-    assert waiting.saw(thread(), NOW + 6).line == "Thread jam_1 is running"
-    assert waiting.failed(PASSING[0], NOW + 7).line == (
-        "Poll of thread jam_1 failed (1 in a row, 5 tolerated): no route"
-    )
+    for outage in (0, 200):
+        for seconds in range(0, 99, 3):
+            assert waiting.failed(PASSING[0], NOW + outage + seconds).event is None
+        assert waiting.saw(thread(), NOW + outage + 99).line == "Thread jam_1 is seen again after 99 s: running"
+    assert waiting.saw(thread(), NOW + 400).line is None
+
+
+def test_an_outage_is_asked_about_ever_seldomer() -> None:
+    waiting, now, pauses = wait(), NOW, []
+    while now < NOW + 3000:
+        pauses.append(waiting.failed(PASSING[0], now).look_again_in)
+        now += pauses[-1]
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1], len(pauses) < 20) == (10.0, LONGEST_OUTAGE_PAUSE, True)
+
+
+def test_an_outage_warns_once_a_minute() -> None:
+    waiting = wait(poll_interval=1.0)
+    lines = [waiting.failed(PASSING[0], NOW + seconds).line for seconds in range(180)]
+    assert [number for number, line in enumerate(lines) if line] == [0, 60, 120]
+    assert lines[0] == "Thread jam_1 could not be looked at, which is tried again: no route"
+
+
+def test_a_later_process_goes_on_with_the_outage() -> None:
+    before = wait(tolerate_outage=100.0)
+    before.failed(PASSING[0], NOW)
+    waiting = wait(tolerate_outage=100.0, remembered=json.loads(json.dumps(before.remembered())))
+    assert waiting.failed(PASSING[0], NOW + 30).line is None
+    assert waiting.failed(PASSING[0], NOW + 100).event is not None
 
 
 @pytest.mark.parametrize("error", FINAL, ids=lambda error: type(error).__name__)
-def test_what_will_not_pass_ends_the_wait_at_once(error: CapyRequestError) -> None:
-    event = wait(tolerated_failures=None).failed(error, NOW).event
-    assert event is not None
-    assert event.failure is not None
-    assert (event.outcome, event.failure.at_once) == (Outcome.POLL_FAILED, True)
+def test_a_no_of_capys_own_is_believed_once_it_has_stood(error: CapyRequestError) -> None:
+    waiting, now = wait(tolerate_outage=None), NOW
+    looks = 0
+    while (step := waiting.failed(error, now)).event is None:
+        assert step.soon
+        looks += 1
+        now += step.look_again_in
+    assert (now - NOW, looks) == (STANDS_AFTER, 6)
+    assert step.event.failure is not None
+    assert (step.event.outcome, step.event.failure.blind) == (Outcome.POLL_FAILED, None)
+    assert step.event.thread_is_gone is isinstance(error, exceptions.CapyNotFoundError)
 
 
-def test_any_number_of_failures_can_be_tolerated() -> None:
-    waiting = wait(tolerated_failures=None)
-    assert [waiting.failed(PASSING[0], NOW).event for _ in range(50)] == [None] * 50
+def test_a_no_right_after_the_create_is_forgotten_with_the_first_look() -> None:
+    waiting = wait()
+    for seconds in (0, 5, 29):
+        assert waiting.failed(FINAL[2], NOW + seconds).event is None
+    assert waiting.saw(thread(), NOW + 29.5).event is None
+    assert waiting.failed(FINAL[2], NOW + 31).event is None
+
+
+def test_what_says_when_to_come_back_is_no_outage() -> None:
+    waiting = wait(tolerate_outage=60.0)
+    later = CapyServerError("maintenance", status_code=503, retry_after=1200.0)
+    slow_down = CapyRateLimitError("slow down", status_code=429, retry_after=1200.0)
+    for number, error in enumerate([later, slow_down] * 20):
+        step = waiting.failed(error, NOW + 1200 * number)
+        assert (step.event, step.look_again_in) == (None, 1200.0)
+    assert waiting.failed(CapyRateLimitError("slow down", status_code=429), NOW + 90_000).event is None
+
+
+def test_a_state_that_nobody_knows_is_warned_of_once_with_the_link() -> None:
+    waiting = wait()
+    steps = [waiting.saw(thread("interrupted"), NOW + seconds) for seconds in range(3)]
+    assert [step.warning for step in steps] == [True, False, False]
+    assert steps[0].line == (
+        "Thread jam_1 is interrupted, a state unknown here that is taken for work: https://capy/prj_1/jam_1"
+    )
+
+
+def test_an_interval_of_nothing_still_leaves_capy_some_peace() -> None:
+    assert wait(poll_interval=0.0).saw(thread(), NOW).look_again_in == SHORTEST_PAUSE
 
 
 @pytest.mark.parametrize(("retry_after", "seconds"), [(None, 10.0), (3.0, 10.0), (25.0, 25.0)])
@@ -214,8 +277,8 @@ courses = st.lists(
         [
             thread("queued"),
             thread("running"),
-            thread("ready", createdAt="no date"),
-            thread("ready", createdAt="no date", waitingOn=["ci"]),
+            thread("ready", tasks=[]),
+            thread("ready", tasks=[], waitingOn=["ci"]),
             thread("meditating"),
             PASSING[0],
             PASSING[3],
