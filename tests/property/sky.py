@@ -201,7 +201,7 @@ class Sky:
         self.seen.append(Seen(self.clock.now, request.method, request.url.path, answer))
         self.clock.now += {"slow": 20.0, "timeout": 30.0}.get(answer.kind, 0.05)
         if answer.kind in {"good", "slow", "blocked"}:
-            return _json(200, self._good(request, blocked=answer.kind == "blocked"))
+            return _raw(200, self._good(request, blocked=answer.kind == "blocked"))
         if answer.processed and request.method == "POST" and answer.kind not in {"refused", "status"}:
             self._good(request, blocked=False)
         if answer.kind == "refused":
@@ -211,10 +211,10 @@ class Sky:
         if answer.kind == "timeout":
             raise httpx.ReadTimeout("timed out", request=request)
         if answer.kind in {"html", "empty"}:
-            return httpx.Response(200, content=BODIES[answer.kind])
+            return _raw(200, BODIES[answer.kind])
         if answer.kind == "half":
-            good = _json(200, self._good(request, blocked=False)).content
-            return httpx.Response(200, content=good[: len(good) // 2])
+            good = self._good(request, blocked=False)
+            return _raw(200, good[: len(good) // 2])
         return _refusal(answer)
 
     def _drawn(self) -> Answer:
@@ -230,7 +230,10 @@ class Sky:
             self._gone_since = now
         return answer
 
-    def _good(self, request: httpx.Request, *, blocked: bool) -> dict[str, Any]:
+    def _good(self, request: httpx.Request, *, blocked: bool) -> bytes:
+        return json.dumps(self._processed(request, blocked=blocked)).encode()
+
+    def _processed(self, request: httpx.Request, *, blocked: bool) -> dict[str, Any]:
         if request.method == "POST" and request.url.path.endswith("/stop"):
             self.stopped_at = self.clock.now if self.stopped_at is None else self.stopped_at
             return {"id": THREAD, "status": "active"}
@@ -265,18 +268,18 @@ class Sky:
         }
 
 
-def _json(status: int, value: Any) -> httpx.Response:
-    return httpx.Response(status, json=value)
+def _raw(status: int, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+    # As it comes over a wire: not yet read.
+    return httpx.Response(status, headers=headers, stream=httpx.ByteStream(body))
 
 
 def _refusal(answer: Answer) -> httpx.Response:
     headers = {} if answer.retry_after is None else {"retry-after": answer.retry_after}
     if 300 <= answer.status < 400:
         headers["location"] = "https://login.example/"
-    if answer.body == "capy":
-        error = {"code": CODES.get(answer.status, "internal_error"), "message": "So it is"}
-        return httpx.Response(answer.status, json={"error": error}, headers=headers)
-    return httpx.Response(answer.status, content=BODIES[answer.body], headers=headers)
+    error = {"code": CODES.get(answer.status, "internal_error"), "message": "So it is"}
+    body = json.dumps({"error": error}).encode() if answer.body == "capy" else BODIES[answer.body]
+    return _raw(answer.status, body, headers)
 
 
 @contextmanager
