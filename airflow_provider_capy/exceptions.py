@@ -6,9 +6,10 @@
     ├── CapyInputError                 an argument or a connection that is sure to be refused (also a ValueError)
     ├── CapyRequestError               a request to Capy that brought no usable answer
     │   ├── CapyConnectError           it never reached Capy: surely not processed
+    │   │   └── CapyCertificateError   the certificate that was shown cannot be verified
     │   ├── CapyNoAnswerError          it may have been processed: timeout, reset, broken off
-    │   ├── CapyResponseError          an answer that cannot be read: not JSON, wrong shape, too large, a redirect
-    │   └── CapyAPIError               an answer that says no
+    │   ├── CapyResponseError          an answer that cannot be read, or is not Capy's: a proxy, a redirect, no JSON
+    │   └── CapyAPIError               Capy's own answer that says no (429 and 5xx: whoever sent it)
     │       ├── CapyUnauthorizedError  401
     │       ├── CapyForbiddenError     403
     │       ├── CapyNotFoundError      404
@@ -32,9 +33,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_capy.foreign_text import clean_text
+
+# Airflow stores the tracebacks of failed triggers in its database.
+LONGEST_MESSAGE = 4000
+
 
 class CapyError(Exception):
-    """Base of every error of this provider."""
+    """Base of every error of this provider.
+
+    Args:
+        message: what happened; it may quote anybody, so what a database refuses is taken out of it, and it is cut
+            after :data:`LONGEST_MESSAGE` characters.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(clean_text(message, LONGEST_MESSAGE))
 
 
 class CapyInputError(CapyError, ValueError):
@@ -59,12 +73,16 @@ class CapyConnectError(CapyRequestError):
     """The request never reached Capy, so nothing was processed."""
 
 
+class CapyCertificateError(CapyConnectError):
+    """The certificate that the other side showed cannot be verified: nothing was sent; asking again at once is no help."""
+
+
 class CapyNoAnswerError(CapyRequestError):
     """The request was sent and no complete answer came: it may have been processed."""
 
 
 class CapyResponseError(CapyRequestError):
-    """An answer came and cannot be read: not JSON, not the expected shape, too large, or a redirect.
+    """An answer came and cannot be read, or is not Capy's: of a proxy, a redirect, not JSON, the wrong shape, too large.
 
     Attributes:
         status_code: HTTP status of that answer.
@@ -78,11 +96,14 @@ class CapyResponseError(CapyRequestError):
 class CapyAPIError(CapyRequestError):
     """Capy answered with an error.
 
+    A 4xx, but 429, is raised as this only with Capy's own error body; a 429 or 5xx may be a proxy's.
+
     Attributes:
         status_code: HTTP status, e.g. ``422``.
         code: Capy's own code, e.g. ``"validation_error"``; empty when the body was not Capy's.
-        details: Capy's ``details``, any JSON value, or ``None``.
-        retry_after: seconds that the answer asked to wait, or ``None``.
+        details: Capy's ``details``, any JSON value within bounds, or ``None``; ``None`` as well when they repeat what was
+            sent.
+        retry_after: seconds that the answer asked to wait, a day at the most, or ``None``.
     """
 
     def __init__(
@@ -124,7 +145,7 @@ class CapyValidationError(CapyAPIError):
 
 
 class CapyRateLimitError(CapyAPIError):
-    """429: too many requests; surely not processed."""
+    """429: too many requests, whoever said it; surely not processed."""
 
 
 class CapyServerError(CapyAPIError):

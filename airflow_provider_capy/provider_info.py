@@ -63,6 +63,11 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "Seconds to reach Capy; 5 by default.",
                         "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 120},
                     },
+                    "ca_file": {
+                        "label": "CA file",
+                        "description": "PEM file of CAs to believe in addition to the public ones, e.g. of a company's proxy.",
+                        "schema": {"type": ["string", "null"]},
+                    },
                     "allow_http": {
                         "label": "Allow http://",
                         "description": "Send the token unencrypted to a host other than this machine.",

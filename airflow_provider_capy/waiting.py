@@ -141,7 +141,7 @@ class Wait:
             thread: what ``getThread`` answered.
             now: epoch seconds.
         """
-        failing = None if self._failing_since is None else now - self._failing_since
+        failing = None if self._told_at is None or self._failing_since is None else now - self._failing_since
         self._failing_since = self.unseen_since = self._told_at = self._refused_since = None
         self.last = thread
         verdict = judge(thread, self._memory, self.policy, now)
@@ -151,15 +151,15 @@ class Wait:
             return Step(self._ended(verdict.outcome, thread), line=line, warning=warning)
         return self._go_on(now, line, soon=verdict.look_again_in, warning=warning)
 
-    def failed(self, error: CapyRequestError, now: float) -> Step:
-        """Take a failed look in.
+    def failed(self, error: CapyRequestError, now: float, *, muted: bool = False) -> Step:
+        """Take a failed look in; ``muted`` when somebody else tells of it.
 
         What may pass is tolerated for as long as the wait may be blind; what says when to come back is no outage. A no of
         Capy's own (401, 403, 404, 422 and their like) ends the wait once it has stood for a while.
         """
         self._failing_since = now if self._failing_since is None else min(self._failing_since, now)
         if not is_passing(error):
-            return self._refused(error, now)
+            return self._refused(error, now, muted=muted)
         retry_after = error.retry_after if isinstance(error, CapyAPIError) else None
         pause = retry_after or 0.0
         if retry_after is not None or isinstance(error, CapyRateLimitError):
@@ -170,16 +170,18 @@ class Wait:
             if self.tolerate_outage is not None and blind >= self.tolerate_outage:
                 return Step(WaitEvent.failed(self.thread_id, self.url, error, blind=blind))
             pause = min(blind / 2, LONGEST_OUTAGE_PAUSE)
-        return self._go_on(now, self._warning(error, now), at_least=pause, warning=True)
+        return self._go_on(now, self._warning(error, now, muted=muted), at_least=pause, warning=True)
 
-    def _refused(self, error: CapyRequestError, now: float) -> Step:
+    def _refused(self, error: CapyRequestError, now: float, *, muted: bool) -> Step:
         since = self._refused_since = now if self._refused_since is None else min(self._refused_since, now)
         if now - since >= STANDS_AFTER:
             return Step(WaitEvent.failed(self.thread_id, self.url, error))
         soon = min(max(now - since, _SOONEST_AGAIN), since + STANDS_AFTER - now)
-        return self._go_on(now, self._warning(error, now), soon=soon, warning=True)
+        return self._go_on(now, self._warning(error, now, muted=muted), soon=soon, warning=True)
 
-    def _warning(self, error: CapyRequestError, now: float) -> str | None:
+    def _warning(self, error: CapyRequestError, now: float, *, muted: bool) -> str | None:
+        if muted:
+            return None
         if self._told_at is not None and 0 <= now - self._told_at < WARN_EVERY:
             return None
         self._told_at = now

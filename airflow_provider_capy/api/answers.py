@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from airflow_provider_capy.api.models import ErrorAnswer
-from airflow_provider_capy.api.retry import parse_retry_after
-from airflow_provider_capy.api.scrubbing import scrubbed
-from airflow_provider_capy.exceptions import CapyAPIError, CapyNoAnswerError, CapyResponseError, api_error_class
+from airflow_provider_capy.api.echoes import repeats
+from airflow_provider_capy.api.models import ErrorAnswer, ErrorBody
+from airflow_provider_capy.api.retry import parse_http_date, parse_retry_after
+from airflow_provider_capy.exceptions import CapyAPIError, CapyResponseError, api_error_class
+from airflow_provider_capy.foreign_text import clean_text
 
 if TYPE_CHECKING:
     from airflow_provider_capy.api.calls import Call
@@ -28,13 +28,21 @@ _HINTS = {
     403: "the token is valid but may not do this; check its organisation and project",
     404: "check the id, that the token's organisation owns it, and that the connection's host is the API's base URL",
 }
-_DETAILS_SHOWN = 1000
-_MESSAGE_SHOWN = 2000
-_WITH_GZIP_HEADER = zlib.MAX_WBITS | 16
+# Short enough that whoever adds what became of the thread stays below the longest message of an error.
+_DETAILS_SHOWN = 500
+_MESSAGE_SHOWN = 1000
+_WITHHELD = "(its words are withheld: they repeat what was sent)"
+_LONGEST_WHOLE = 20
+# Reads what the strict parser refuses: control characters, half characters, NaN, numbers of any length.
+_LENIENT = json.JSONDecoder(
+    strict=False,
+    parse_int=lambda digits: int(digits) if len(digits) < _LONGEST_WHOLE else None,
+    parse_constant=lambda _: None,
+)
 
 
 class Answer(Generic[T]):
-    """One answer: takes its body in up to a size and a time, then reads it.
+    """One answer: takes its body in up to a size, then reads it.
 
     Of a refusal the status says enough: when its body is too large, too slow or broken off, the rest is let go.
 
@@ -42,17 +50,13 @@ class Answer(Generic[T]):
         call: what was asked.
         settings: the bounds, and the token that no error may show.
         response: the answer's status and headers.
-        started: monotonic seconds when the call was sent; it may take one connect and two read timeouts from there.
     """
 
-    def __init__(self, call: Call[T], settings: ClientSettings, response: httpx.Response, started: float) -> None:
+    def __init__(self, call: Call[T], settings: ClientSettings, response: httpx.Response) -> None:
         self._call = call
         self._settings = settings
         self._status = response.status_code
         self._headers = response.headers
-        self._until = started + settings.connect_timeout + 2 * settings.read_timeout
-        self._encoding = response.headers.get("content-encoding", "identity").strip().lower()
-        self._unzip = zlib.decompressobj(_WITH_GZIP_HEADER)
         self._chunks: list[bytes] = []
         self._size = 0
 
@@ -62,37 +66,21 @@ class Answer(Generic[T]):
 
     def receiving(self) -> AbstractContextManager[None]:
         """Return the context to receive the body in."""
-        return nullcontext() if self._good else suppress(httpx.TransportError, CapyResponseError, CapyNoAnswerError)
+        return nullcontext() if self._good else suppress(httpx.TransportError, OSError, CapyResponseError)
 
-    def take(self, chunk: bytes, now: float) -> None:
+    def take(self, chunk: bytes) -> None:
         """Add a chunk as it came over the wire.
 
         Raises:
-            CapyResponseError: beyond the size, or when it cannot be decompressed.
-            CapyNoAnswerError: when the body drips in too slowly.
+            CapyResponseError: beyond the size, or when it is compressed although that was not asked for.
         """
-        if now > self._until:
-            raise CapyNoAnswerError(
-                f"{self._name}: the answer came too slowly to be read to its end; it may have been processed",
-                method=self._call.method,
-                path=self._call.path,
-            )
-        chunk = self._decoded(chunk)
+        encoding = self._headers.get("content-encoding", "").strip().lower()
+        if encoding not in {"", "identity"}:
+            raise self._unreadable(f"the answer is encoded as {clean_text(encoding, 40)!r}, which was not asked for")
         self._size += len(chunk)
         if self._size > self._settings.max_answer_bytes:
             raise self._unreadable(f"the answer is larger than {self._settings.max_answer_bytes} bytes; refused")
         self._chunks.append(chunk)
-
-    def _decoded(self, chunk: bytes) -> bytes:
-        if self._encoding in {"", "identity"}:
-            return chunk
-        if self._encoding != "gzip":
-            raise self._unreadable(f"the answer is encoded as {self._encoding[:40]!r}, which was not asked for")
-        try:
-            # One byte more than there is room for: enough to see that it is too much, whatever it would expand to.
-            return self._unzip.decompress(chunk, self._settings.max_answer_bytes - self._size + 1)
-        except zlib.error as error:
-            raise self._unreadable(f"the answer cannot be decompressed ({error})") from None
 
     def concluded(self) -> T:
         """Read the answer.
@@ -102,26 +90,27 @@ class Answer(Generic[T]):
 
         Raises:
             CapyAPIError: the subclass for the status; shows Capy's message and details.
-            CapyResponseError: a redirect, or a success that cannot be read.
+            CapyResponseError: a redirect, a success that cannot be read, or a 4xx that is not Capy's.
         """
         body = b"".join(self._chunks)
         if self._good:
             return self._read(body)
         if self._status < 400:
-            target = scrubbed(self._headers.get("location", "nowhere"), self._secrets)
+            target = clean_text(self._headers.get("location", "nowhere"), 200)
+            target = _WITHHELD if self._echoes(target) else repr(target)
             raise self._unreadable(
-                f"Capy answered {self._status}, a redirect to {target[:200]!r}, which is not followed because the "
+                f"answered {self._status}, a redirect to {target}, which is not followed because the "
                 "token would travel with it; point the connection's host at the right base URL"
             )
-        raise self._refusal(body)
+        raise self._refusal(_error_body(body))
 
     @property
     def _name(self) -> str:
         return f"{self._call.method} {self._call.path}"
 
-    @property
-    def _secrets(self) -> tuple[str, ...]:
-        return self._settings.token.get_secret_value(), (self._call.body or {}).get("prompt", "")
+    def _echoes(self, text: str) -> bool:
+        prompt = (self._call.body or {}).get("prompt", "")
+        return repeats(text, prompt=prompt, token=self._settings.token.get_secret_value())
 
     def _unreadable(self, why: str) -> CapyResponseError:
         return CapyResponseError(
@@ -130,23 +119,35 @@ class Answer(Generic[T]):
 
     def _read(self, body: bytes) -> T:
         adapter: TypeAdapter[T] = _adapter(self._call.response)  # type: ignore[arg-type]  # a class is hashable
+        context = {"date": parse_http_date(self._headers.get("date", ""))}
         try:
             try:
-                return adapter.validate_json(body)
+                model = adapter.validate_json(body, context=context)
             except ValidationError as error:
                 if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
                     raise
                 # A title cut in the middle of an emoji arrives as a lone surrogate, which the strict parser refuses.
-                return adapter.validate_python(_without_surrogates(json.loads(body)))
+                model = adapter.validate_python(_leniently(body), context=context)
         except (ValidationError, ValueError, RecursionError) as error:
             raise self._unreadable(f"the answer ({self._status}) is not {_expected(body, error)}") from None
+        about = self._call.thread_id and getattr(model, "id", "")
+        if about and about != self._call.thread_id:
+            raise self._unreadable(f"the answer is about another thread, {about[:100]!r}: does a proxy keep answers?")
+        return model
 
-    def _refusal(self, body: bytes) -> CapyAPIError:
-        code, message, details = scrubbed(_error_body(body), self._secrets)
+    def _refusal(self, said: ErrorBody) -> CapyAPIError | CapyResponseError:
+        if self._status < 500 and self._status != 429 and not said.code:
+            return self._unreadable(
+                f"answered {self._status} without Capy's error body: a proxy or load balancer before Capy said it, "
+                "or the connection's host is not the API's base URL"
+            )
+        shown = clean_text(said.message, _MESSAGE_SHOWN)
+        if (details := said.details) is not None:
+            shown += f" {clean_text(json.dumps(details, ensure_ascii=False), _DETAILS_SHOWN)}"
+        if self._echoes(shown):
+            shown, details = _WITHHELD, None
         text = f"{self._name}: Capy answered {self._status}"
-        text += f" {code}: {_cut(message, _MESSAGE_SHOWN)}" if code or message else " without saying why"
-        if details is not None:
-            text += f" {_cut(json.dumps(details, ensure_ascii=False), _DETAILS_SHOWN)}"
+        text += f" {said.code}: {shown}" if said.code or shown else " without saying why"
         if hint := _HINTS.get(self._status):
             text += f" ({hint})"
         return api_error_class(self._status)(
@@ -154,7 +155,7 @@ class Answer(Generic[T]):
             method=self._call.method,
             path=self._call.path,
             status_code=self._status,
-            code=code,
+            code=said.code,
             details=details,
             retry_after=parse_retry_after(self._headers.get("retry-after"), datetime.now(timezone.utc)),
         )
@@ -167,14 +168,8 @@ def _expected(body: bytes, error: Exception) -> str:
     return f"JSON ({len(body)} bytes); is the connection's host the API and not a web page or a proxy?"
 
 
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
-    return value
+def _leniently(body: bytes) -> Any:
+    return _LENIENT.decode(body.decode("utf-8-sig", "replace"))
 
 
 @lru_cache(maxsize=16)
@@ -182,13 +177,8 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)
 
 
-def _error_body(body: bytes) -> tuple[str, str, Any]:
+def _error_body(body: bytes) -> ErrorBody:
     try:
-        error = ErrorAnswer.model_validate(_without_surrogates(json.loads(body))).error
+        return ErrorAnswer.model_validate(_leniently(body)).error
     except (ValueError, RecursionError):
-        return "", "", None
-    return error.code, error.message, error.details
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[:longest]}…"
+        return ErrorBody()

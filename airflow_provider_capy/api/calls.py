@@ -26,6 +26,7 @@ class Call(Generic[T]):
         safe_to_retry: whether sending it twice does no harm; a create is not.
         params: query parameters.
         body: JSON body, or ``None`` for none.
+        thread_id: the thread that the answer has to be about, if it is about one.
     """
 
     operation: str
@@ -36,6 +37,7 @@ class Call(Generic[T]):
     params: Mapping[str, Any] = field(default_factory=dict)
     # Not in the repr, which ends in logs: it holds the prompt.
     body: Mapping[str, Any] | None = field(default=None, repr=False)
+    thread_id: str | None = None
 
 
 def create_thread(body: CreateThreadBody) -> Call[CreatedThread]:
@@ -45,7 +47,8 @@ def create_thread(body: CreateThreadBody) -> Call[CreatedThread]:
 
 def get_thread(thread_id: str) -> Call[Thread]:
     """Get one thread (``getThread``)."""
-    return Call("getThread", "GET", f"/v1/threads/{thread_id_in_path(thread_id)}", Thread, safe_to_retry=True)
+    path = f"/v1/threads/{thread_id_in_path(thread_id)}"
+    return Call("getThread", "GET", path, Thread, safe_to_retry=True, thread_id=thread_id)
 
 
 def list_threads(query: ListThreadsQuery) -> Call[ThreadPage]:
@@ -56,4 +59,4 @@ def list_threads(query: ListThreadsQuery) -> Call[ThreadPage]:
 def stop_thread(thread_id: str) -> Call[StoppedThread]:
     """Ask a thread to stop (``stopThread``); asking twice does no harm."""
     path = f"/v1/threads/{thread_id_in_path(thread_id)}/stop"
-    return Call("stopThread", "POST", path, StoppedThread, safe_to_retry=True)
+    return Call("stopThread", "POST", path, StoppedThread, safe_to_retry=True, thread_id=thread_id)

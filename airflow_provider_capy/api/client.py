@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -98,12 +97,12 @@ class CapyClient:
         return answer
 
     def _once(self, call: Call[T]) -> T:
-        started = time.monotonic()
-        with wire.translated(call), self._http.stream(**wire.request_arguments(call)) as response:
-            answer = Answer(call, self.settings, response, started)
+        request = wire.request_arguments(call, traced=wire.bound)
+        with wire.translated(call, self.settings), self._http.stream(**request) as response:
+            answer = Answer(call, self.settings, response)
             with answer.receiving():
                 for chunk in response.iter_raw():
-                    answer.take(chunk, time.monotonic())
+                    answer.take(chunk)
         return answer.concluded()
 
 
@@ -167,12 +166,12 @@ class AsyncCapyClient:
         return await retrying(self._once, call)
 
     async def _once(self, call: Call[T]) -> T:
-        started = time.monotonic()
-        with wire.translated(call):
-            async with self._http.stream(**wire.request_arguments(call)) as response:
-                answer = Answer(call, self.settings, response, started)
+        request = wire.request_arguments(call, traced=wire.abound)
+        with wire.translated(call, self.settings):
+            async with self._http.stream(**request) as response:
+                answer = Answer(call, self.settings, response)
                 with answer.receiving():
                     async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as chunks:
                         async for chunk in chunks:
-                            answer.take(chunk, time.monotonic())
+                            answer.take(chunk)
         return answer.concluded()

@@ -8,15 +8,21 @@ from pydantic import BeforeValidator, Field
 from typing_extensions import NotRequired, TypedDict
 
 from airflow_provider_capy.api.calls import Call
+from airflow_provider_capy.api.models import Whole  # noqa: TC001 - pydantic reads it
+from airflow_provider_capy.foreign_text import LONGEST_TEXT
 
 if TYPE_CHECKING:
     from airflow_provider_capy.api.requests import ListThreadsQuery
 
 
+# Checked and not cleaned, which is done without any Python: an item that is not clean is asked for singly.
+_Clean = Annotated[str, Field(max_length=LONGEST_TEXT, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$")]
+
+
 class LinkGlance(TypedDict):
     """Of a pull request, where it is."""
 
-    url: NotRequired[str]
+    url: NotRequired[_Clean]
 
 
 class ThreadGlance(TypedDict):
@@ -26,13 +32,13 @@ class ThreadGlance(TypedDict):
     :class:`~airflow_provider_capy.api.models.Thread`.
     """
 
-    id: str
-    runState: str
-    projectId: NotRequired[str]
-    status: NotRequired[str]
-    waitingOn: NotRequired[list[str] | None]
-    blockedOn: NotRequired[list[str] | None]
-    pendingWakeups: NotRequired[int | None]
+    id: _Clean
+    runState: _Clean
+    projectId: NotRequired[_Clean]
+    status: NotRequired[_Clean]
+    waitingOn: NotRequired[list[_Clean] | None]
+    blockedOn: NotRequired[list[_Clean] | None]
+    pendingWakeups: NotRequired[Whole | None]
     pullRequests: NotRequired[list[LinkGlance] | None]
 
 

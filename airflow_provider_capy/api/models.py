@@ -1,4 +1,4 @@
-"""The wire types of Capy's REST API: tolerant when they read, so that a new field or state breaks no wait."""
+"""The wire types of Capy's REST API: they read tolerantly, and keep nothing that a database, an event or a log refuses."""
 
 from __future__ import annotations
 
@@ -6,8 +6,20 @@ import json
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
+
+from airflow_provider_capy.api.requests import thread_id_in_path
+from airflow_provider_capy.foreign_text import LARGEST_NUMBER, clean_json, clean_text
 
 if TYPE_CHECKING:
     from pydantic import ModelWrapValidatorHandler
@@ -19,17 +31,26 @@ T = TypeVar("T")
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return clean_text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _none_is_empty(value: Any) -> Any:
     return [] if value is None else value
 
 
-# What was a text once may come as a number or an object later: it is kept as the text that stood in the JSON.
+def _counted(value: Any) -> Any:
+    return min(value or 0, LARGEST_NUMBER) if value is None or isinstance(value, (int, float)) else value
+
+
+# What was a text once may come as a number or an object later: it is kept as the text that stood in the JSON. Every text
+# is clean and bounded.
 Text = Annotated[str, BeforeValidator(_as_text)]
 OptionalText = Annotated[str | None, BeforeValidator(lambda value: value if value is None else _as_text(value))]
 Listed = Annotated[list[T], BeforeValidator(_none_is_empty)]
+# Neither is read by people: the one goes back to Capy as it came, the other has to fit into the path of a request.
+Cursor = Annotated[str | None, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+ThreadId = Annotated[str, AfterValidator(thread_id_in_path)]
+Whole = Annotated[int, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 
 
 def parse_timestamp(text: str) -> datetime | None:
@@ -74,12 +95,17 @@ class _Wire(BaseModel):
             dropped = unreadable | {to_camel(name) for name in unreadable}
             return handler({name: value for name, value in data.items() if name not in dropped})
 
+    def model_post_init(self, _context: Any, /) -> None:
+        """Clean what came beside the known fields."""
+        if self.__pydantic_extra__:
+            object.__setattr__(self, "__pydantic_extra__", clean_json(self.__pydantic_extra__))
+
 
 class ThreadTask(_Wire):
     """One task of a thread; ``status`` is ``backlog``, ``queued``, ``in_progress``, ``needs_review``, ``completed``, ``error``, ``archived`` or a value that came later."""
 
     id: Text = ""
-    thread_index: int | None = None
+    thread_index: Whole | None = None
     identifier: Text = ""
     title: Text = ""
     status: Text = ""
@@ -97,7 +123,7 @@ class Participant(_Wire):
 class PullRequest(_Wire):
     """A pull request of a thread; ``state`` is a free text (a merged one may read ``closed``)."""
 
-    number: int | None = None
+    number: Whole | None = None
     url: Text = ""
     repo_full_name: Text = ""
     state: Text = ""
@@ -123,17 +149,19 @@ class Tag(_Wire):
 
 
 class _ThreadCore(_Wire):
-    id: str = Field(min_length=1)
+    id: ThreadId
     project_id: Text = ""
     title: OptionalText = None
     status: Text = ""
-    run_state: str
+    run_state: Annotated[str, AfterValidator(clean_text)]
     waiting_on: Listed[Text] = []
     blocked_on: Listed[Text] = []
-    pending_wakeups: Annotated[int, BeforeValidator(lambda value: value or 0)] = 0
+    pending_wakeups: Annotated[int, BeforeValidator(_counted)] = 0
     participants: Listed[Participant] = []
     tags: Listed[Tag] = []
     created_at: Text = ""
+
+    _answered: datetime | None = PrivateAttr(None)
 
     @property
     def created(self) -> datetime | None:
@@ -142,8 +170,15 @@ class _ThreadCore(_Wire):
 
     @property
     def age(self) -> float | None:
-        """Replaced by the branch of the API package."""
-        return None
+        """Seconds from ``created_at`` to the answer's own ``Date``, both by Capy's clock, never below 0; ``None`` when unknown."""
+        if self._answered is None or (created := self.created) is None:
+            return None
+        return max(0.0, (self._answered - created).total_seconds())
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take the ``Date`` of the answer from the context."""
+        super().model_post_init(context)
+        self._answered = (context or {}).get("date")
 
 
 class CreatedThread(_ThreadCore):
@@ -180,7 +215,7 @@ class ThreadPage(_Wire):
     decisive = frozenset({"items", "next_cursor", "has_more"})
 
     items: list[Thread]
-    next_cursor: OptionalText = None
+    next_cursor: Cursor = None
     has_more: bool = False
 
 
@@ -192,11 +227,11 @@ class StoppedThread(_Wire):
 
 
 class ErrorBody(_Wire):
-    """The inside of Capy's ``{"error": …}``."""
+    """The inside of Capy's ``{"error": …}``; ``code`` is empty where it is not in Capy's style, e.g. ``not_found``."""
 
-    code: Text = ""
+    code: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)] = ""
     message: Text = ""
-    details: Any = None
+    details: Annotated[Any, AfterValidator(clean_json)] = None
 
 
 class ErrorAnswer(_Wire):

@@ -12,6 +12,7 @@ from tenacity import RetryCallState, retry_if_exception
 
 from airflow_provider_capy.exceptions import (
     CapyAPIError,
+    CapyCertificateError,
     CapyConnectError,
     CapyNoAnswerError,
     CapyRateLimitError,
@@ -21,9 +22,8 @@ from airflow_provider_capy.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Capy documents no Retry-After; one that asks for more than this is a mistake or a maintenance window, and the
-# caller's own patience (tolerated polls, task retries) serves that better than a sleeping request.
-RETRY_AFTER_CAP = 30.0
+# Seconds: who asks for more than a day makes a mistake.
+RETRY_AFTER_CAP = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class RetryLimits:
 
     Attributes:
         attempts: how often it is sent at the most, the first time included.
-        total: seconds after which it is not sent again.
+        total: seconds after which it is not sent again; when a ``Retry-After`` reaches beyond, the error comes at once.
         base: seconds; the wait before attempt n+1 is drawn evenly from 0 to ``base * 2**(n-1)`` (full jitter).
         cap: seconds; upper bound of that range.
     """
@@ -55,8 +55,10 @@ def may_send_again(error: BaseException, *, safe_to_retry: bool) -> bool:
 
     Returns:
         ``True`` for what was surely not processed (no connection, 429), and, where sending twice does no harm, also
-        for what may have been (no answer, 5xx).
+        for what may have been (no answer, 5xx); never where the certificate is refused, which is so a second later.
     """
+    if isinstance(error, CapyCertificateError):
+        return False
     if isinstance(error, (CapyConnectError, CapyRateLimitError)):
         return True
     return safe_to_retry and isinstance(error, (CapyNoAnswerError, CapyServerError))
@@ -77,15 +79,22 @@ def parse_retry_after(header: str | None, now: datetime) -> float | None:
     try:
         seconds = float(header)
     except ValueError:
-        try:
-            moment = parsedate_to_datetime(header)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-            seconds = moment.timestamp() - now.timestamp()
-        except (ValueError, OverflowError):
+        moment = parse_http_date(header)
+        if moment is None:
             return None
+        seconds = (moment - now).total_seconds()
     if seconds != seconds:  # noqa: PLR0124 - NaN is the one number that differs from itself
         return None
     return min(max(seconds, 0.0), RETRY_AFTER_CAP)
+
+
+def parse_http_date(header: str) -> datetime | None:
+    """Return an HTTP date as an aware ``datetime``, or ``None`` when it is none."""
+    try:
+        moment = parsedate_to_datetime(header)
+        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    except (ValueError, OverflowError):
+        return None
 
 
 def wait_before(attempt: int, error: BaseException | None, limits: RetryLimits, draw: Callable[[], float]) -> float:

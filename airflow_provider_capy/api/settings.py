@@ -33,11 +33,13 @@ class ClientSettings:
         token: API token, ``capy_…``; never shown in a ``repr``.
         base_url: what stands before ``/v1/threads``; see :func:`checked_base_url`.
         connect_timeout: seconds to reach Capy.
-        read_timeout: seconds to wait for (more of) an answer.
+        read_timeout: seconds to wait for (more of) an answer; a whole request takes one connect and two read timeouts
+            at the most.
         retry: how patient a request is.
-        max_answer_bytes: an answer larger than this, after decompression, is refused.
+        max_answer_bytes: an answer larger than this is refused.
         user_agent: who we say we are.
         allow_http: let ``http://`` reach other hosts than loopback, which shows the token to the network.
+        ca_file: PEM file of CAs that are believed in addition to the public ones.
 
     Raises:
         CapyInputError: for a token or a base URL that cannot be used.
@@ -51,6 +53,7 @@ class ClientSettings:
     max_answer_bytes: int = 8 * 1024 * 1024
     user_agent: str = "airflow-provider-capy"
     allow_http: bool = False
+    ca_file: str | None = None
 
     def __post_init__(self) -> None:
         checked_token(self.token.get_secret_value(), field="token")
@@ -81,7 +84,8 @@ def checked_base_url(text: str, *, allow_http: bool = False, field: str = "base_
     """Return a base URL that requests may be sent to.
 
     Args:
-        text: with or without scheme; without one it is ``https://``, on loopback ``http://``.
+        text: with or without scheme; without one it is ``https://``, on loopback ``http://``. ``capy.ai`` without a
+            path means ``https://capy.ai/api``.
         allow_http: let ``http://`` reach other hosts than loopback, which shows the token to the network.
         field: what the caller calls it, for the error.
 
@@ -115,7 +119,8 @@ def checked_base_url(text: str, *, allow_http: bool = False, field: str = "base_
             f"{field}: {shown} would send the token unencrypted; use https://, "
             "or set allow_http to true (in the connection's extra) if that is meant"
         )
-    return url
+    # The web pages are there, and answer anything that is asked of them.
+    return f"{url}/api" if parts.host == "capy.ai" and parts.path == "/" else url
 
 
 def stays_on_this_machine(base_url: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -65,15 +66,21 @@ class CapyHook(BaseHook):
         """
         connection = self.get_connection(self.capy_conn_id)
         _ = connection.extra_dejson  # masks what is secret in it
-        return _settings_of(self.capy_conn_id, connection)
+        return self._read(connection)
 
     async def asettings(self) -> ConnectionSettings:
         """:attr:`settings` for an event loop: the supervisor is asked without blocking."""
         if "settings" not in self.__dict__:
             connection = await self.aget_connection(self.capy_conn_id)
             await connection.aextra_dejson()  # masks what is secret in it
-            self.__dict__["settings"] = _settings_of(self.capy_conn_id, connection)
+            self.__dict__["settings"] = self._read(connection)
         return self.settings
+
+    def _read(self, connection: Any) -> ConnectionSettings:
+        settings = _settings_of(self.capy_conn_id, connection)
+        if settings.warning:
+            self.log.warning("%s", settings.warning)
+        return settings
 
     @cached_property
     def client_settings(self) -> ClientSettings:
@@ -151,19 +158,17 @@ class CapyHook(BaseHook):
         try:
             settings = self.settings
             where = settings.client.base_url
+            note = f" But: {settings.warning}." if settings.warning else ""
             if settings.project_id:
                 query = checked(ListThreadsQuery, project_id=settings.project_id, limit=1)
                 self.client.send(list_threads(query), NO_RETRIES)
-                return True, f"{where} accepts the token, and project {settings.project_id!r} can be listed."
-            try:
+                return True, f"{where} accepts the token, and project {settings.project_id!r} can be listed.{note}"
+            # Capy's own words, which it says only to a token it knows.
+            with suppress(CapyNotFoundError, CapyValidationError):
                 self.client.send(get_thread(_PROBE_THREAD_ID), NO_RETRIES)
-            except (CapyNotFoundError, CapyValidationError) as error:
-                # Any web server knows 404; only Capy says it with a code, and says it only to a token it knows.
-                if not error.code:
-                    raise
             if not self._refuses_a_wrong_token():
                 return False, f"{where} answers to any token: is it Capy's base URL, e.g. https://capy.ai/api?"
-            return True, f"{where} accepts the token. No default project is set, so none was checked."
+            return True, f"{where} accepts the token. No default project is set, so none was checked.{note}"
         except (CapyError, AirflowException) as error:
             return False, str(error)
         finally:

@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from ipaddress import IPv6Address
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from airflow_provider_capy.api.settings import (
 )
 from airflow_provider_capy.api.wording import explained
 from airflow_provider_capy.exceptions import CapyInputError
+from airflow_provider_capy.foreign_text import clean_text
 
 
 def _blank_is_none(value: Any) -> Any:
@@ -34,13 +36,14 @@ _Optional = BeforeValidator(_blank_is_none)
 class ConnectionExtra(BaseModel):
     """The fields that a ``capy`` connection keeps in its extra; a URI gives them as text, JSON with types."""
 
-    # Airflow itself and secrets backends add keys of their own to an extra.
+    # What is not known is named in a warning: a key may as well come from a secrets backend, or from a later version.
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     project_id: Annotated[str | None, _Optional] = None
     web_url_template: Annotated[str | None, _Optional] = None
     timeout: Annotated[Annotated[float, Field(gt=0, le=600)] | None, _Optional] = None
     connect_timeout: Annotated[Annotated[float, Field(gt=0, le=120)] | None, _Optional] = None
+    ca_file: Annotated[str | None, _Optional] = None
     allow_http: Annotated[bool | None, _Optional] = None
 
 
@@ -53,12 +56,14 @@ class ConnectionSettings:
         client: how to reach Capy.
         project_id: default project, or ``None``.
         web_url_template: see :func:`~airflow_provider_capy.api.settings.checked_web_url_template`.
+        warning: what in the connection is without effect, in words; empty when nothing is.
     """
 
     conn_id: str
     client: ClientSettings
     project_id: str | None
     web_url_template: str
+    warning: str = ""
 
     def project(self, project_id: str | None) -> str:
         """Return the given project or the connection's default.
@@ -102,7 +107,8 @@ def connection_settings(
         CapyInputError: naming the connection, the field, what is wrong with it and the fix; never the token.
     """
     try:
-        more = ConnectionExtra.model_validate(_object(extra))
+        given = _object(extra)
+        more = ConnectionExtra.model_validate(given)
         allow_http = bool(more.allow_http)
         settings = ClientSettings(
             token=SecretStr(checked_token((password or "").strip(), field="password")),
@@ -111,13 +117,14 @@ def connection_settings(
             read_timeout=more.timeout or 30.0,
             user_agent=user_agent(),
             allow_http=allow_http,
+            ca_file=more.ca_file,
         )
         template = checked_web_url_template(more.web_url_template or "")
     except ValidationError as error:
         raise CapyInputError(f"connection {conn_id!r}, extra: {explained(error)}") from None
     except CapyInputError as error:
         raise CapyInputError(f"connection {conn_id!r}, {error}") from None
-    return ConnectionSettings(conn_id, settings, more.project_id, template)
+    return ConnectionSettings(conn_id, settings, more.project_id, template, _warning(conn_id, given))
 
 
 def user_agent() -> str:
@@ -141,6 +148,19 @@ def _object(extra: Mapping[str, Any] | str | None) -> dict[str, Any]:
     if not isinstance(extra, Mapping):
         raise CapyInputError('extra: is not a JSON object; give e.g. {"project_id": "prj_123"}')
     return dict(extra)
+
+
+def _warning(conn_id: str, extra: dict[str, Any]) -> str:
+    known = list(ConnectionExtra.model_fields)
+    # Airflow's own keys, and those of an older Airflow's form.
+    unknown = [key for key in extra if key not in known and not key.startswith(("__", "extra__"))]
+    if not unknown:
+        return ""
+    words = []
+    for key in unknown[:5]:
+        near = get_close_matches(key.lower().replace("-", "_"), known, 1)
+        words.append(f"{clean_text(key, 50)!r}" + (f" (is {near[0]!r} meant?)" if near else ""))
+    return f"connection {conn_id!r}, extra: {', '.join(words)} is not known and has no effect; known are {', '.join(known)}"
 
 
 def _joined(host: str | None, schema: str | None, port: int | None) -> str:

@@ -156,7 +156,8 @@ class Asking:
         for seat in mine:
             seat.attempts += 1
             seat.seen_at = now
-            if not passing or max(seat.attempts, self.cool_down.failures) >= limits.attempts:
+            tried = max(seat.attempts, self.cool_down.failures) >= limits.attempts
+            if not passing or tried or seat.wait.is_at_its_end(epoch):
                 self._group.plan_step(seat, seat.failed(error, epoch, muted=passing and self._told))
             else:
                 pause = wait_before(seat.attempts, error, limits, self._group.line.draw)

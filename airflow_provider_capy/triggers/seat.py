@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, judge
@@ -43,10 +42,8 @@ class Seat:
         "_error",
         "_inbox",
         "_known",
-        "_line",
         "_link",
         "_missed",
-        "_muted",
         "_suspected",
         "_waker",
         "attempts",
@@ -79,8 +76,6 @@ class Seat:
         self._suspected = False
         self._missed: str | None = None
         self._known: Thread | None = None
-        self._muted = False
-        self._line: str | None = None
         self._link = ""
         self._inbox: deque[Step] = deque()
         self._error: BaseException | None = None
@@ -184,21 +179,14 @@ class Seat:
         last: Any = self.wait.last
         if isinstance(last, Glimpse):
             self.wait.last = last.thread(self._known)
-        return self._stepped(self.wait.failed(error, now), muted=muted)
+        return self._stepped(self.wait.failed(error, now, muted=muted))
 
     def broke(self, error: BaseException) -> None:
         """Let the wait fail with an error that is nobody else's."""
         self._error = error
         self._wake()
 
-    def _stepped(self, step: Step, *, muted: bool = False) -> Step:
-        # A wait that recovers repeats its state: worth a line only when its failure was.
-        silent = muted or (self._muted and step.line == self._line)
-        self._muted = muted
-        if step.line and not step.warning:
-            self._line = step.line
-        if silent and step.line:
-            step = replace(step, line=None)
+    def _stepped(self, step: Step) -> Step:
         last = self.wait.last
         link = last.pull_requests[0].url if last is not None and last.pull_requests else ""
         if step.event is not None or step.line or link != self._link:

@@ -22,9 +22,10 @@ from airflow_provider_capy.exceptions import (
     CapyUnauthorizedError,
     CapyValidationError,
 )
+from airflow_provider_capy.foreign_text import LONGEST_TEXT, MOST_ITEMS
 
 from .conftest import PROMPT, TOKEN
-from .servers import THREAD, RawServer, raw, resetting, saying, sending
+from .servers import THREAD, RawServer, raw, received, resetting, saying, sending
 
 STATUSES = [
     (400, CapyAPIError),
@@ -76,13 +77,19 @@ def test_a_refusal_says_what_capy_said_and_where(capy, capy_emulator, refused, s
 
 
 @pytest.mark.parametrize(("status", "kind"), STATUSES)
-def test_a_refusal_by_something_else_than_capy_keeps_its_meaning(capy, capy_emulator, refused, status, kind):
-    capy_emulator.fault("status", status=status, body="html")
-    with refused(kind) as caught:
-        capy.get_thread("jam_1")
-    assert (caught.value.status_code, caught.value.code, caught.value.details) == (status, "", None)
-    assert f"Capy answered {status} without saying why" in str(caught.value)
+@pytest.mark.parametrize("body", [HTML, b"", b'{"error": {"code": "not_f', b'{"message": "no Route matched"}'])
+def test_a_refusal_by_something_else_than_capy_is_no_word_of_capy(client_of, refused, status, kind, body):
+    kept = status == 429 or status >= 500
+    with RawServer(saying(status, body)) as server, refused(kind if kept else CapyResponseError) as caught:
+        client_of(server.url, retry=NO_RETRIES).get_thread("jam_1")
+    assert caught.value.status_code == status
     assert "<" not in str(caught.value)
+    if kept:
+        assert (caught.value.code, caught.value.details) == ("", None)
+        assert f"Capy answered {status} without saying why" in str(caught.value)
+    else:
+        start = f"GET /v1/threads/jam_1: answered {status} without Capy's error body: a proxy or load balancer"
+        assert str(caught.value).startswith(start)
 
 
 @pytest.mark.parametrize(
@@ -140,8 +147,13 @@ def error_of(client_of, status, body, **headers):
     ("body", "code", "message", "details"),
     [
         ({"error": {"code": "c", "message": "m", "details": [1, None]}}, "c", "m", [1, None]),
-        ({"error": {"code": 5, "message": None, "more": 1}}, "5", "", None),
-        ({"error": {"code": {"a": 1}, "message": 7}}, '{"a": 1}', "7", None),
+        ({"error": {"code": "c_2", "message": {"a": 1}, "details": {"n": 2**64}}}, "c_2", '{"a": 1}', {"n": None}),
+        (b'{"error": {"code": "c", "message": "a\\u0000\x01\xff", "details": NaN}}', "c", "a\ufffd\ufffd\ufffd", None),
+        (b'{"error": {"code": "c", "message": "m", "details": ' + b"9" * 5000 + b"}}", "c", "m", None),
+        ({"error": {"code": 5, "message": None, "more": 1}}, "", "", None),
+        ({"error": {"code": "Not Found", "message": 7}}, "", "7", None),
+        ({"error": {"code": "404", "message": 7}}, "", "7", None),
+        ({"error": {"code": "x" * 65, "message": 7}}, "", "7", None),
         ({"error": {}}, "", "", None),
         ({"error": "just words"}, "", "just words", None),
         ({"error": None}, "", "", None),
@@ -150,23 +162,28 @@ def error_of(client_of, status, body, **headers):
         (b"", "", "", None),
         (b"{", "", "", None),
         (b"\xff\xfe\x00", "", "", None),
-        (b'{"error": {"code": "\\ud83e", "message": "cut \\ud83e"}}', "\ufffd", "cut \ufffd", None),
+        (b'{"error": {"code": "\\ud83e", "message": "cut \\ud83e"}}', "", "cut \ufffd", None),
         (b"[" * 100_000, "", "", None),
     ],
 )
 def test_a_refusal_is_read_as_far_as_it_can_be(client_of, body, code, message, details):
-    error = error_of(client_of, 422, body)
-    assert type(error) is CapyValidationError
-    assert (error.code, error.details) == (code, details)
-    assert message in str(error)
-    str(error).encode()
+    for status in (422, 500):
+        error = error_of(client_of, status, body)
+        str(error).encode()
+        if status == 422 and not code:
+            # Said in a form that is not Capy's, it is not Capy's word.
+            assert type(error) is CapyResponseError
+            continue
+        assert type(error) is exceptions.api_error_class(status)
+        assert (error.code, error.details) == (code, details)
+        assert message in str(error)
 
 
-def test_long_messages_and_details_are_cut_in_the_text_and_whole_in_the_attribute(client_of):
-    details = {"why": "y" * 50_000}
+def test_long_messages_and_details_are_cut(client_of):
+    details = {"why": "y" * 50_000, "all": list(range(10_000))}
     error = error_of(client_of, 422, {"error": {"code": "c", "message": "m" * 50_000, "details": details}})
-    assert error.details == details
-    assert len(str(error)) < 4000
+    assert (len(error.details["why"]), error.details["all"]) == (LONGEST_TEXT, list(range(MOST_ITEMS)))
+    assert len(str(error)) < 2000
 
 
 @pytest.mark.parametrize(
@@ -180,16 +197,42 @@ def test_long_messages_and_details_are_cut_in_the_text_and_whole_in_the_attribut
         repr(PROMPT),
         f"Bearer {TOKEN} is not known",
         f"{TOKEN}{TOKEN}",
+        f"\u2026{PROMPT[3:40]}",
+        f"\u2026{PROMPT[-30:]} is not wanted",
+        PROMPT.upper(),
+        PROMPT.replace(" ", "  "),
+        json.dumps(json.dumps(PROMPT)),
+        f"\u2026{TOKEN[9:]}",
+        f"{TOKEN[:14]}\u2026",
     ],
 )
-@pytest.mark.parametrize("place", ["code", "message", "details"])
-def test_an_echo_of_the_prompt_or_the_token_is_hidden(client_of, refused, echo, place):
+@pytest.mark.parametrize("place", ["message", "details"])
+def test_what_repeats_the_prompt_or_the_token_is_withheld(client_of, refused, echo, place):
     body = {"code": "c", "message": "m", "details": None}
     body[place] = {"received": [{"value": echo, echo: 1}]} if place == "details" else echo
     with RawServer(saying(422, {"error": body})) as server, refused(CapyValidationError) as caught:
         client_of(server.url, TOKEN).create_thread("prj_1", PROMPT)
-    assert "***" in str(caught.value)
-    assert "confidential" not in str(caught.value)
+    assert "Capy answered 422 c: (its words are withheld: they repeat what was sent)" in str(caught.value)
+    assert (caught.value.code, caught.value.details) == ("c", None)
+    assert "confidential" not in str(caught.value).lower()
+
+
+def test_words_that_every_message_may_hold_are_shown(client_of, refused):
+    body = {"error": {"code": "validation_error", "message": "Tag does not exist", "details": {"tag": "billing"}}}
+    prompt = "Where a tag does not exist, say that the billing module has a validation error."
+    with RawServer(saying(422, body)) as server, refused(CapyValidationError) as caught:
+        client_of(server.url, TOKEN).create_thread("prj_1", prompt)
+    assert 'validation_error: Tag does not exist {"tag": "billing"}' in str(caught.value)
+    assert caught.value.details == {"tag": "billing"}
+
+
+def test_an_echo_of_a_megabyte_is_found_in_no_time(client_of):
+    prompt = "The same words again and again. " * 32_000
+    body = {"error": {"code": "too_large", "message": prompt[7:], "details": {"value": prompt[::-1]}}}
+    began = time.process_time()
+    with RawServer(saying(422, body)) as server, pytest.raises(CapyValidationError, match="withheld"):
+        client_of(server.url, TOKEN).create_thread("prj_1", prompt)
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
@@ -210,7 +253,8 @@ def test_a_redirect_that_echoes_the_token_does_not_show_it(client_of, refused):
     script = saying(302, b"", location=f"https://login.example.com/?token={TOKEN}")
     with RawServer(script) as server, refused(CapyResponseError) as caught:
         client_of(server.url, TOKEN).get_thread("jam_1")
-    assert "token=***" in str(caught.value)
+    assert "a redirect to (its words are withheld" in str(caught.value)
+    assert "login" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -288,49 +332,49 @@ def padded(size):
     return json.dumps(THREAD | {"pad": "x" * (size - empty)}).encode()
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_an_answer_is_read_up_to_the_bound(client_of, zipped):
-    body = padded(LIMIT)
-    script = saying(200, gzip.compress(body), content_encoding="gzip") if zipped else saying(200, body)
-    with RawServer(script) as server:
+def test_an_answer_is_read_up_to_the_bound(client_of):
+    with RawServer(saying(200, padded(LIMIT))) as server:
         assert client_of(server.url, max_answer_bytes=LIMIT).get_thread("jam_1").id == "jam_1"
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_an_answer_beyond_the_bound_is_refused(client_of, refused, zipped):
-    body = padded(LIMIT + 1)
-    script = saying(200, gzip.compress(body), content_encoding="gzip") if zipped else saying(200, body)
-    with RawServer(script) as server, refused(CapyResponseError) as caught:
+def test_an_answer_beyond_the_bound_is_refused(client_of, refused):
+    with RawServer(saying(200, padded(LIMIT + 1))) as server, refused(CapyResponseError) as caught:
         client_of(server.url, max_answer_bytes=LIMIT).get_thread("jam_1")
     assert "larger than 100000 bytes" in str(caught.value)
     assert (caught.value.status_code, len(server.requests)) == (200, 1)
 
 
-def test_a_gzip_bomb_is_never_unfolded(client_of, refused):
-    bomb = zlib.compressobj(9, wbits=31)
-    small = b"".join([*(bomb.compress(bytes(1 << 20)) for _ in range(96)), bomb.flush()])
-    assert len(small) < 1 << 20
-    with RawServer(saying(200, small, content_encoding="gzip")) as server, refused(CapyResponseError) as caught:
+BOMB = zlib.compressobj(9, wbits=31)
+BOMBS = {
+    "unfolds": [*(BOMB.compress(bytes(1 << 20)) for _ in range(96)), BOMB.flush()],
+    "goes on behind its end": [gzip.compress(json.dumps(THREAD).encode()), *[bytes(1 << 20)] * 64],
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_nothing_compressed_is_asked_for_and_nothing_is_unpacked(client_of, refused, bomb):
+    head = f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {sum(map(len, BOMBS[bomb]))}\r\n\r\n"
+    with RawServer(sending(head.encode(), *BOMBS[bomb])) as server, refused(CapyResponseError) as caught:
         client = client_of(server.url, max_answer_bytes=1 << 20)
         tracemalloc.start()
+        began = time.process_time()
         try:
             client.get_thread("jam_1")
         finally:
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
-    assert "larger than 1048576 bytes" in str(caught.value)
-    assert peak < 8 << 20
+    assert "encoded as 'gzip', which was not asked for" in str(caught.value)
+    assert peak < 4 << 20
+    assert time.process_time() - began < 2
 
 
-@pytest.mark.parametrize(
-    ("encoding", "says"),
-    [("br", "encoded as 'br'"), ("gzip, gzip", "encoded as 'gzip, gzip'"), ("GZIP", "cannot be decompressed")],
-)
-def test_an_encoding_that_cannot_be_read_is_refused(client_of, refused, encoding, says):
+@pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "GZIP", "\xff" * 300])
+def test_an_encoding_that_was_not_asked_for_is_refused(client_of, refused, encoding):
     body = json.dumps(THREAD).encode()
     with RawServer(saying(200, body, content_encoding=encoding)) as server, refused(CapyResponseError) as caught:
         client_of(server.url).get_thread("jam_1")
-    assert says in str(caught.value)
+    assert "which was not asked for" in str(caught.value)
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("encoding", ["identity", ""])
@@ -355,23 +399,49 @@ def test_a_web_page_instead_of_an_answer_is_refused_and_a_create_not_repeated(ca
     assert len(capy_emulator.requests("createAndStartThread")) == 1
 
 
-@pytest.mark.parametrize(
-    "drops",
-    [
-        [b"x"] * 200,
-        # Empty deflate blocks: bytes come in, nothing comes out.
-        [b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff", *[b"\x00\x00\x00\xff\xff"] * 200],
-    ],
-)
-def test_a_body_that_drips_in_is_given_up(client_of, refused, drops):
-    encoding = "gzip" if drops[0][:1] == b"\x1f" else "identity"
-    head = f"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\ncontent-encoding: {encoding}\r\n\r\n".encode()
+OK = b"HTTP/1.1 200 OK\r\n"
+DRIPS = {
+    "a body": (OK + b"content-length: 100000\r\n\r\n", b"x"),
+    "a header": (OK + b"x-long: ", b"y"),
+    "headers": (OK, b"x-one: more\r\n"),
+    "answers that are none yet": (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+}
+
+
+# What comes without a pause is bounded by its size, but for answers that are thrown away.
+@pytest.mark.parametrize(("drip", "pause"), [*((drip, 0.05) for drip in DRIPS), ("answers that are none yet", 0.0)])
+def test_what_drips_in_for_ever_is_given_up(client_of, refused, drip, pause):
+    head, drop = DRIPS[drip]
+
+    def script(connection):
+        connection.sendall(head)
+        until = time.monotonic() + 15
+        while time.monotonic() < until:
+            connection.sendall(drop)
+            time.sleep(pause)
+
     began = time.monotonic()
-    with RawServer(sending(head, *drops, pause=0.05)) as server, refused(CapyNoAnswerError) as caught:
+    with RawServer(script) as server, refused(CapyNoAnswerError) as caught:
         client_of(server.url, read_timeout=0.2, connect_timeout=0.2).create_thread("prj_1", PROMPT)
-    assert "came too slowly" in str(caught.value)
+        assert time.monotonic() - began < 5
+    assert "ReadTimeout" in str(caught.value)
     assert "may have been processed" in str(caught.value)
-    assert time.monotonic() - began < 8
+    assert len(server.requests) == 1
+
+
+def test_a_connection_that_is_used_again_has_its_whole_time_again(client_of):
+    answer = raw(200, json.dumps(THREAD).encode(), connection="keep-alive")
+
+    def script(connection):
+        for _ in range(4):
+            time.sleep(0.25)
+            connection.sendall(answer)
+            received(connection)
+
+    with RawServer(script) as server:
+        client = client_of(server.url, read_timeout=0.3, connect_timeout=0.1)
+        for _ in range(4):
+            assert client.get_thread("jam_1").id == "jam_1"
     assert len(server.requests) == 1
 
 
@@ -387,7 +457,8 @@ def test_a_refusal_whose_body_never_ends_is_still_that_refusal(client_of, status
             client = client_of(
                 server.url, read_timeout=0.2, connect_timeout=0.2, max_answer_bytes=LIMIT, retry=NO_RETRIES
             )
-            with pytest.raises(exceptions.api_error_class(status)) as caught:
+            # Without its body nobody knows whether a 401 is Capy's.
+            with pytest.raises(CapyResponseError if status == 401 else exceptions.api_error_class(status)) as caught:
                 client.create_thread("prj_1", PROMPT)
         assert caught.value.status_code == status
 

@@ -229,7 +229,7 @@ def test_a_request_says_who_asks_and_what_it_takes(client_of):
         "host": f"127.0.0.1:{server.port}",
         "authorization": f"bearer {TOKEN}",
         "accept": "application/json",
-        "accept-encoding": "gzip",
+        "accept-encoding": "identity",
         "user-agent": "me/1",
         "connection": "keep-alive",
     }

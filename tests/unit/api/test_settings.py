@@ -30,7 +30,9 @@ from airflow_provider_capy.exceptions import CapyInputError
         (" https://capy.ai/api// ", "https://capy.ai/api"),
         ("capy.ai/api", "https://capy.ai/api"),
         ("capy.ai:8443/api", "https://capy.ai:8443/api"),
-        ("CAPY.ai", "https://CAPY.ai"),
+        ("CAPY.ai", "https://CAPY.ai/api"),
+        ("https://capy.ai/", "https://capy.ai/api"),
+        ("capy.ai:443", "https://capy.ai:443/api"),
         ("localhost:8010/api", "http://localhost:8010/api"),
         ("http://localhost", "http://localhost"),
         ("http://LOCALHOST:1", "http://LOCALHOST:1"),
@@ -136,7 +138,7 @@ def test_settings_are_checked_whenever_they_are_made():
     assert settings.base_url == "https://capy.ai/api"
     with pytest.raises(CapyInputError, match=r"^base_url: 'http://capy.ai' would send"):
         replace(settings, base_url="http://capy.ai")
-    assert replace(settings, base_url="http://capy.ai", allow_http=True).base_url == "http://capy.ai"
+    assert replace(settings, base_url="http://capy.ai", allow_http=True).base_url == "http://capy.ai/api"
     with pytest.raises(CapyInputError, match=r"^token: "):
         replace(settings, token=SecretStr("a\nb"))
     with pytest.raises(FrozenInstanceError):

@@ -37,7 +37,7 @@ FORMS = [
     ("capy://https://:{t}@capy.ai/api?project_id=prj_1", API, "prj_1"),
     ("capy://:{t}@/?project_id=prj_1", API, "prj_1"),
     ("capy://:{t}@", API, None),
-    ("capy://:{t}@capy.ai", "https://capy.ai", None),
+    ("capy://:{t}@capy.ai", API, None),
     ("capy://:{t}@http%3A%2F%2F127.0.0.1%3A8010%2Fapi", "http://127.0.0.1:8010/api", None),
     ("capy://http://:{t}@127.0.0.1:8010/api", "http://127.0.0.1:8010/api", None),
     ("capy://:{t}@127.0.0.1:8010/api", "http://127.0.0.1:8010/api", None),
@@ -59,7 +59,7 @@ JSON_FORMS = [
     ({"host": f"{API}/"}, API),
     ({"host": "capy.ai/api"}, API),
     ({}, API),
-    ({"host": "capy.ai", "schema": "https", "port": 8443}, "https://capy.ai:8443"),
+    ({"host": "capy.ai", "schema": "https", "port": 8443}, "https://capy.ai:8443/api"),
     ({"host": "capy.ai", "schema": "api", "port": "8443"}, "https://capy.ai:8443/api"),
     ({"host": "http://[::1]:8010/api"}, "http://[::1]:8010/api"),
     ({"host": "http://127.0.0.1:8010"}, "http://127.0.0.1:8010"),
@@ -294,7 +294,7 @@ def test_a_capy_that_refuses_is_no_good_connection_and_is_asked_once(monkeypatch
 def test_an_unreachable_host_is_said_to_be_one(monkeypatch):
     works, words = environment(monkeypatch, "capy://:t0ken@127.0.0.1:9/api?project_id=prj_1").test_connection()
     assert works is False
-    assert "never reached Capy: ConnectError" in words
+    assert "never reached Capy at 127.0.0.1:9: ConnectError" in words
 
 
 def test_a_connection_that_does_not_exist_is_said_not_to(monkeypatch):
@@ -321,7 +321,7 @@ def test_a_web_server_that_is_not_capy_is_no_good_connection(monkeypatch):
         server.shutdown()
         serving.join()
     assert works is False
-    assert "Capy answered 404 without saying why" in words
+    assert "answered 404 without Capy's error body: a proxy or load balancer" in words
 
 
 def test_airflow_tests_a_connection_through_the_hook(capy_emulator):

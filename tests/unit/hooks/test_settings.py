@@ -21,11 +21,13 @@ def read(**fields):
         (None, None, None, "https://capy.ai/api"),
         ("", "", None, "https://capy.ai/api"),
         (None, "api", 443, "https://capy.ai/api"),
-        ("capy.ai", None, None, "https://capy.ai"),
+        ("capy.ai", None, None, "https://capy.ai/api"),
         ("capy.ai", "api", None, "https://capy.ai/api"),
         ("capy.ai/", "/api/", None, "https://capy.ai/api"),
         ("capy.ai", "api/v9", 8443, "https://capy.ai:8443/api/v9"),
-        ("capy.ai", "https", 8443, "https://capy.ai:8443"),
+        ("capy.ai", "https", 8443, "https://capy.ai:8443/api"),
+        ("CAPY.ai.", None, None, "https://CAPY.ai."),
+        ("capy.internal", None, None, "https://capy.internal"),
         ("capy.ai/api", "HTTPS", None, "HTTPS://capy.ai/api"),
         ("capy.ai/api", None, 8443, "https://capy.ai:8443/api"),
         ("https://capy.ai/api", None, 8443, "https://capy.ai:8443/api"),
@@ -71,7 +73,7 @@ def test_extras_may_be_text_or_typed(extra):
 
 @pytest.mark.parametrize("blank", [None, "", "  "])
 def test_a_field_that_the_form_left_blank_is_not_given(blank):
-    names = ("project_id", "web_url_template", "timeout", "connect_timeout", "allow_http")
+    names = ("project_id", "web_url_template", "timeout", "connect_timeout", "ca_file", "allow_http")
     assert read(extra=dict.fromkeys(names, blank)) == read()
 
 

@@ -494,7 +494,7 @@ def test_a_trigger_is_made_of_ids_and_times_alone(capy_emulator: EmulatorControl
         "on_blocked": "fail",
         "fail_on_task_error": False,
         "stop_on_kill": True,
-        "tolerated_failures": 5,
+        "tolerate_outage": 3600.0,
     }
     told = json.dumps([arguments, ran.supervisor.store])
     assert ("a secret plan" in told, capy_emulator.token in json.dumps([told, ran.supervisor.events])) == (False, False)

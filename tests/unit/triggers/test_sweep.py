@@ -18,7 +18,6 @@ from airflow_provider_capy.triggers.sweep import (
     Lane,
     Walk,
     is_everybodys,
-    is_passing,
     latest,
     pause_between_pages,
     slots,
@@ -150,12 +149,9 @@ def test_a_cool_down_lasts_at_least_as_long_as_capy_asks() -> None:
         (CapyServerError("503"), 2, False),
         (CapyServerError("503"), 3, True),
         (CapyNotFoundError("404"), 9, False),
-        (CapyResponseError("no JSON"), 9, False),
+        (CapyResponseError("no JSON"), 2, False),
+        (CapyResponseError("no JSON"), 3, True),
     ],
 )
 def test_one_threads_failure_is_not_everybodys(error: Exception, streak: int, expected: bool) -> None:
     assert is_everybodys(error, streak) is expected
-
-
-def test_what_is_tried_again_is_what_the_client_tries_again() -> None:
-    assert [is_passing(CapyServerError("503")), is_passing(CapyNotFoundError("404"))] == [True, False]

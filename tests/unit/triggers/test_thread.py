@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from airflow_provider_capy.exceptions import CapyInputError
 from airflow_provider_capy.flow import IN_FLIGHT
-from airflow_provider_capy.triggers import stops
+from airflow_provider_capy.triggers import stops, thread, watcher
 from airflow_provider_capy.triggers.thread import USER_ACTION, CapyThreadTrigger
 from tests.unit.worker import TASK_ID, Supervisor
 
@@ -91,13 +91,42 @@ def test_what_is_serialised_makes_the_same_trigger_again() -> None:
         "on_blocked": "wait",
         "fail_on_task_error": False,
         "stop_on_kill": True,
-        "tolerated_failures": 5,
+        "tolerate_outage": 3600.0,
     }
 
 
-def test_an_unknown_policy_is_refused() -> None:
+async def test_an_unknown_policy_is_refused_where_it_ends_this_trigger_only(
+    capy_emulator: EmulatorControl, supervisor: Supervisor
+) -> None:
+    # Whatever a constructor raises ends the whole triggerer.
+    waiting = CapyThreadTrigger(thread_id="jam_1", on_blocked="never")  # type: ignore[arg-type]
     with pytest.raises(CapyInputError, match="on_blocked: 'never'"):
-        CapyThreadTrigger(thread_id="jam_1", on_blocked="never")  # type: ignore[arg-type]
+        await first(waiting.run())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_connection_that_cannot_be_looked_up_for_a_while_ends_no_wait(
+    shared: bool, capy_emulator: EmulatorControl, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CAPY__SHARED_POLLER", str(shared))
+    monkeypatch.setattr(watcher, "FAILED_FOR", 0.1)
+    monkeypatch.setattr(thread, "LOOK_UP_AGAIN", 0.1)
+    good = capy_emulator.connection_json()
+    monkeypatch.delenv("AIRFLOW_CONN_CAPY_DEFAULT")
+    [thread_id] = capy_emulator.create(seconds=0)
+    waiting = asyncio.ensure_future(first(trigger(thread_id).run()))
+    await asyncio.sleep(0.5)
+    monkeypatch.setenv("AIRFLOW_CONN_CAPY_DEFAULT", good)
+    [fired] = await waiting
+    assert (fired["outcome"], fired["thread_id"]) == ("ready", thread_id)
+
+
+async def test_a_connection_that_stays_away_past_the_deadline_is_a_timeout(
+    capy_emulator: EmulatorControl, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_CAPY_DEFAULT")
+    [fired] = await first(trigger("jam_1", deadline=time.time() - 1).run())
+    assert fired["outcome"] == "timeout"
 
 
 async def test_it_fires_once_and_ends(capy_emulator: EmulatorControl, supervisor: Supervisor) -> None:
@@ -308,11 +337,12 @@ async def test_a_kill_after_the_token_was_changed_stops_with_the_new_one(
 
 
 async def test_a_stop_that_cannot_succeed_ends_the_kill_without_an_exception(
-    capy_emulator: EmulatorControl, supervisor: Supervisor
+    capy_emulator: EmulatorControl, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     capy_emulator.fault("status", "stopThread", status=403)
     [thread_id] = capy_emulator.create(life="forever")
     waiting = trigger(thread_id)
     task = await running(waiting, capy_emulator)
+    monkeypatch.setattr(thread, "STOP_BUDGET", 2.0)
     await killed(waiting, task)
-    assert len(capy_emulator.requests("stopThread")) == 1
+    assert capy_emulator.requests("stopThread")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_capy.exceptions import api_error_class
 from airflow_provider_capy.lifecycle import Outcome, Policy
+from tests.unit.triggers import virtual
 from tests.unit.triggers.virtual import FakeCapy, Life, Triggerer, Waiter, plain_looks, run
 
 if TYPE_CHECKING:
@@ -76,7 +78,8 @@ def test_a_thread_that_wants_rare_looks_rides_along_with_its_neighbours() -> Non
     waiters = [*crowd(9, interval=5.0), Waiter("t9", interval=600.0)]
     watch(capy, waiters, 200.0)
     assert waiters[9].ended < 110.0
-    assert operations(capy)["getThread"] == 1
+    # A block is looked at twice.
+    assert operations(capy)["getThread"] == 2
 
 
 def test_threads_that_only_want_rare_looks_get_rare_looks() -> None:
@@ -175,7 +178,32 @@ def test_an_outage_that_lasts_ends_every_wait_by_a_failure_of_its_own() -> None:
     assert {waiter.event.outcome for waiter in waiters} == {Outcome.POLL_FAILED}
     asked = {request.thread_id for request in capy.requests if not request.ok}
     assert asked >= {waiter.thread_id for waiter in waiters}
-    assert {waiter.event.failure.failures for waiter in waiters} == {6}
+    assert all(60.0 <= waiter.event.failure.blind < 100.0 for waiter in waiters)
+
+
+def test_an_outage_is_asked_about_ever_seldomer_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    capy = FakeCapy({f"t{number}": settling(4000.0) for number in range(50)}, faults=[(20.0, 1820.0, "down")])
+    waiters = crowd(50, tolerated=3600.0)
+    watch(capy, waiters, 5000.0)
+    assert {waiter.event.outcome for waiter in waiters} == {Outcome.READY}
+    asked = [request.at for request in capy.requests if 20.0 <= request.at < 1820.0]
+    assert len(asked) < 30
+    assert sum(at < 320.0 for at in asked) > 2 * sum(at > 1520.0 for at in asked)
+    assert max(len(waiter.lines) for waiter in waiters) <= 3
+
+
+def test_capy_is_left_alone_for_as_long_as_it_asks_and_deadlines_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = api_error_class(429)("429", status_code=429, retry_after=1200.0)
+    capy = FakeCapy({f"t{number}": settling(1000.0) for number in range(20)}, faults=[(20.0, 1200.0, "limit")])
+    monkeypatch.setattr(virtual, "_error", lambda _: error)
+    waiters = [*crowd(19), Waiter("t19", deadline=500.0)]
+    watch(capy, waiters, 3000.0)
+    assert [waiter.event.outcome for waiter in waiters] == [*[Outcome.READY] * 19, Outcome.TIMEOUT]
+    assert 500.0 <= waiters[19].ended < 502.0
+    assert all(waiter.ended >= 1200.0 for waiter in waiters[:19])
+    # A last look is made at the deadline.
+    assert [int(request.at) for request in capy.requests if 40.0 <= request.at < 1200.0] == [500]
 
 
 @pytest.mark.parametrize("what", ["list", "deny"])

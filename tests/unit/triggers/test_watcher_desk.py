@@ -69,9 +69,10 @@ async def test_a_failed_look_up_reaches_everybody_and_is_made_once(
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_CAPY_DEFAULT")
     monkeypatch.setenv("AIRFLOW_CONN_BAD", '{"conn_type": "capy"}')
-    waits = [event_of("jam_1", capy_conn_id="bad") for _ in range(20)]
-    errors = await asyncio.gather(*waits, return_exceptions=True)
-    assert {str(error).split(":")[0] for error in errors} == {"connection 'bad', password"}
+    waits = [event_of("jam_1", capy_conn_id="bad", tolerate_outage=0.0) for _ in range(20)]
+    events = await asyncio.gather(*waits)
+    assert {event["outcome"] for event in events} == {"poll_failed"}
+    assert all("connection 'bad', password" in event["failure"]["message"] for event in events)
     assert look_ups == ["bad"]
 
 

@@ -84,6 +84,15 @@ class Life:
         return state
 
 
+class _Aged(Thread):
+    """A thread whose answer's date is the virtual time."""
+
+    @property
+    def age(self) -> float:
+        assert self.created is not None
+        return epoch() - self.created.timestamp()
+
+
 STATUS = {"running": "active", "queued": "active", "archived": "archived"}
 
 
@@ -154,7 +163,7 @@ class FakeCapy:
             if request.thread_id not in self.lives:
                 raise _error(404)
             request.state = self._item(request.thread_id, now())
-            return Thread.model_validate(request.state)
+            return _Aged.model_validate(request.state)
         return self._page(request.params)
 
     def _befall(self, what: str, request: Request) -> None:
@@ -223,7 +232,7 @@ class Waiter:
     deadline: float | None = None
     project: str | None = "p"
     policy: Policy = field(default_factory=Policy)
-    tolerated: int | None = 5
+    tolerated: float | None = 60.0
     event: WaitEvent | None = None
     began: float = 0.0
     ended: float | None = None
@@ -251,7 +260,7 @@ class Triggerer:
             policy=waiter.policy,
             poll_interval=waiter.interval,
             deadline=None if waiter.deadline is None else EPOCH + waiter.deadline,
-            tolerated_failures=waiter.tolerated,
+            tolerate_outage=waiter.tolerated,
             draw=lambda: 0.5,
         )
         try:
