@@ -193,6 +193,7 @@ class Sky:
     born: float = field(init=False)
     _bad_since: float | None = None
     _gone_since: float | None = None
+    _was_blocked: bool = False
 
     def __post_init__(self) -> None:
         self.born = self.clock.now - 120.0
@@ -212,7 +213,7 @@ class Sky:
         self.clock.sleep({"slow": 20.0, "timeout": 30.0}.get(answer.kind, 0.05))
         if answer.kind in {"good", "slow", "blocked"}:
             return _raw(200, self._good(request, blocked=answer.kind == "blocked"))
-        if answer.processed and request.method == "POST" and answer.kind not in {"refused", "status"}:
+        if answer.processed and request.method == "POST" and answer.kind not in {"refused", "status", "half"}:
             self._good(request, blocked=False)
         if answer.kind == "refused":
             raise httpx.ConnectError("[Errno 111] Connection refused", request=request)
@@ -234,7 +235,9 @@ class Sky:
         believed = is_404 and self._gone_since is not None and now - self._gone_since > LONGEST_404
         if too_long or believed or answer.kind in {"good", "slow", "blocked"}:
             self._bad_since = self._gone_since = None
-            return answer if answer.kind in {"slow", "blocked"} else GOOD
+            # Twice in a row it would be true.
+            self._was_blocked = answer.kind == "blocked" and not self._was_blocked
+            return answer if answer.kind == "slow" or self._was_blocked else GOOD
         self._bad_since = now if self._bad_since is None else self._bad_since
         if is_404 and self._gone_since is None:
             self._gone_since = now
