@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from airflow_provider_capy.emulator.control import EmulatorControl
     from airflow_provider_capy.identity import Record
 
+pytestmark = pytest.mark.usefixtures("quick_proof")
+
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
