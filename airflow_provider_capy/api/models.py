@@ -38,6 +38,13 @@ def _none_is_empty(value: Any) -> Any:
     return [] if value is None else value
 
 
+def _as_cursor(value: Any) -> Any:
+    text = str(value) if isinstance(value, int) else value
+    if isinstance(text, str):
+        text.encode()  # half a character cannot be sent back
+    return text
+
+
 def _counted(value: Any) -> Any:
     return min(value or 0, LARGEST_NUMBER) if value is None or isinstance(value, (int, float)) else value
 
@@ -48,7 +55,7 @@ Text = Annotated[str, BeforeValidator(_as_text)]
 OptionalText = Annotated[str | None, BeforeValidator(lambda value: value if value is None else _as_text(value))]
 Listed = Annotated[list[T], BeforeValidator(_none_is_empty)]
 # Neither is read by people: the one goes back to Capy as it came, the other has to fit into the path of a request.
-Cursor = Annotated[str | None, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+Cursor = Annotated[str | None, BeforeValidator(_as_cursor)]
 ThreadId = Annotated[str, AfterValidator(thread_id_in_path)]
 Whole = Annotated[int, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 
@@ -156,7 +163,7 @@ class _ThreadCore(_Wire):
     run_state: Annotated[str, AfterValidator(clean_text)]
     waiting_on: Listed[Text] = []
     blocked_on: Listed[Text] = []
-    pending_wakeups: Annotated[int, BeforeValidator(_counted)] = 0
+    pending_wakeups: Annotated[Whole, BeforeValidator(_counted)] = 0
     participants: Listed[Participant] = []
     tags: Listed[Tag] = []
     created_at: Text = ""

@@ -260,3 +260,12 @@ def test_an_item_that_is_not_clean_is_not_glanced_at_and_spoils_no_neighbour(odd
         {"items": [LEAST | odd, LEAST, LEAST | {"runState": "\u00e9\n\t\U0001f99b"}]}
     )
     assert [item and item["runState"] for item in page["items"]] == [None, "running", "\u00e9\n\t\U0001f99b"]
+
+
+@pytest.mark.parametrize("page", [ThreadPage, GlancePage])
+def test_a_cursor_goes_back_as_it_came_or_not_at_all(page):
+    cursor = "=\x00&" + "x" * 5000
+    read = TypeAdapter(page).validate_python({"items": [], "nextCursor": cursor})
+    assert (read["nextCursor"] if isinstance(read, dict) else read.next_cursor) == cursor
+    with pytest.raises(ValidationError):
+        TypeAdapter(page).validate_python({"items": [], "nextCursor": "c\ud83e"})
