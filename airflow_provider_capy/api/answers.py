@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from airflow_provider_capy.api.echoes import repeats
 from airflow_provider_capy.api.models import ErrorAnswer, ErrorBody
-from airflow_provider_capy.api.retry import parse_http_date, parse_retry_after
+from airflow_provider_capy.api.retry import parse_retry_after
 from airflow_provider_capy.exceptions import CapyAPIError, CapyResponseError, api_error_class
 from airflow_provider_capy.foreign_text import clean_text
 
@@ -119,7 +119,7 @@ class Answer(Generic[T]):
 
     def _read(self, body: bytes) -> T:
         adapter: TypeAdapter[T] = _adapter(self._call.response)  # type: ignore[arg-type]  # a class is hashable
-        context = {"date": parse_http_date(self._headers.get("date", ""))}
+        context = {"date": self._headers.get("date", "")}
         try:
             try:
                 model = adapter.validate_json(body, context=context)

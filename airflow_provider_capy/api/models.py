@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from airflow_provider_capy.api.requests import thread_id_in_path
+from airflow_provider_capy.api.retry import parse_http_date
 from airflow_provider_capy.foreign_text import LARGEST_NUMBER, clean_json, clean_text
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class _ThreadCore(_Wire):
     tags: Listed[Tag] = []
     created_at: Text = ""
 
-    _answered: datetime | None = PrivateAttr(None)
+    _answered: str = PrivateAttr("")
 
     @property
     def created(self) -> datetime | None:
@@ -178,14 +179,13 @@ class _ThreadCore(_Wire):
     @property
     def age(self) -> float | None:
         """Seconds from ``created_at`` to the answer's own ``Date``, both by Capy's clock, never below 0; ``None`` when unknown."""
-        if self._answered is None or (created := self.created) is None:
-            return None
-        return max(0.0, (self._answered - created).total_seconds())
+        answered, created = parse_http_date(self._answered), self.created
+        return max(0.0, (answered - created).total_seconds()) if answered and created else None
 
     def model_post_init(self, context: Any, /) -> None:
         """Take the ``Date`` of the answer from the context."""
         super().model_post_init(context)
-        self._answered = (context or {}).get("date")
+        self._answered = (context or {}).get("date", "")
 
 
 class CreatedThread(_ThreadCore):

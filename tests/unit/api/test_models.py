@@ -150,7 +150,7 @@ def test_what_is_no_error_of_capy_is_not_taken_for_one(body):
         ErrorAnswer.model_validate(body)
 
 
-DATE = datetime(2026, 11, 22, 4, 5, 16, tzinfo=timezone.utc)
+DATE = "Sun, 22 Nov 2026 04:05:16 GMT"
 
 
 @pytest.mark.parametrize("model", [Thread, CreatedThread])
@@ -163,7 +163,8 @@ DATE = datetime(2026, 11, 22, 4, 5, 16, tzinfo=timezone.utc)
         ("9999-12-31T23:59:59Z", DATE, 0.0),
         ("a moment ago", DATE, None),
         (None, DATE, None),
-        ("2026-11-22T04:05:06Z", None, None),
+        ("2026-11-22T04:05:06Z", "", None),
+        ("2026-11-22T04:05:06Z", "yesterday", None),
     ],
 )
 def test_the_age_of_a_thread_is_told_by_one_clock(model, created, date, age):

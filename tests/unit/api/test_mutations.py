@@ -16,14 +16,17 @@ from airflow_provider_capy.foreign_text import clean_text
 
 QUERY = ListThreadsQuery(project_id="prj_1")
 THREAD = {
-    **{"id": "jam_1", "projectId": "prj_1", "title": "t", "status": "idle", "runState": "ready", "pendingWakeups": 0},
-    **{
-        "waitingOn": ["ci"],
-        "blockedOn": None,
-        "createdAt": "2026-11-22T04:05:06Z",
-        "updatedAt": "u",
-        "later": {"a": 1},
-    },
+    "id": "jam_1",
+    "projectId": "prj_1",
+    "title": "t",
+    "status": "idle",
+    "runState": "ready",
+    "pendingWakeups": 0,
+    "waitingOn": ["ci"],
+    "blockedOn": None,
+    "createdAt": "2026-11-22T04:05:06Z",
+    "updatedAt": "u",
+    "later": {"a": 1},
     "participants": [{"userId": "u", "userType": "human", "firstParticipatedAt": "f", "lastParticipatedAt": "l"}],
     "tags": [{"name": "a", "color": "b"}],
     "tasks": [{"id": "t", "threadIndex": 1, "identifier": "i", "title": "x", "status": "queued"}],
