@@ -141,13 +141,13 @@ class Answer(Generic[T]):
                 f"answered {self._status} without Capy's error body: a proxy or load balancer before Capy said it, "
                 "or the connection's host is not the API's base URL"
             )
-        shown = clean_text(said.message, _MESSAGE_SHOWN)
-        if (details := said.details) is not None:
-            shown += f" {clean_text(json.dumps(details, ensure_ascii=False), _DETAILS_SHOWN)}"
-        if self._echoes(shown):
-            shown, details = _WITHHELD, None
+        words, details = said.message, said.details
+        more = "" if details is None else json.dumps(details, ensure_ascii=False)
+        if self._echoes(f"{words} {more}"):
+            words, details, more = _WITHHELD, None, ""
+        shown = f"{clean_text(words, _MESSAGE_SHOWN)} {clean_text(more, _DETAILS_SHOWN)}".strip()
         text = f"{self._name}: Capy answered {self._status}"
-        text += f" {said.code}: {shown}" if said.code or shown else " without saying why"
+        text += f" {': '.join(filter(None, (said.code, shown)))}" if said.code or shown else " without saying why"
         if hint := _HINTS.get(self._status):
             text += f" ({hint})"
         return api_error_class(self._status)(

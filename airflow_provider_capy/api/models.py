@@ -61,6 +61,9 @@ ThreadId = Annotated[str, AfterValidator(thread_id_in_path)]
 Whole = Annotated[int, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 
 
+_LONGEST_DETAILS = 20_000
+
+
 def parse_timestamp(text: str) -> datetime | None:
     """Read one of Capy's timestamps.
 
@@ -233,12 +236,19 @@ class StoppedThread(_Wire):
     status: Text = ""
 
 
+def _details(value: Any) -> Any:
+    clean = clean_json(value)
+    text = json.dumps(clean, ensure_ascii=False)
+    # They travel with every failed look: what is long is kept as the beginning of its text.
+    return clean if len(text) <= _LONGEST_DETAILS else clean_text(text)
+
+
 class ErrorBody(_Wire):
     """The inside of Capy's ``{"error": …}``; ``code`` is empty where it is not in Capy's style, e.g. ``not_found``."""
 
     code: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)] = ""
     message: Text = ""
-    details: Annotated[Any, AfterValidator(clean_json)] = None
+    details: Annotated[Any, AfterValidator(_details)] = None
 
 
 class ErrorAnswer(_Wire):
