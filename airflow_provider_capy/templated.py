@@ -172,10 +172,9 @@ class CheckedArguments:
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """Check what a mapped task is given beside its mapped arguments, also by ``default_args``."""
-        made = super().partial(**kwargs)  # type: ignore[misc]
-        cls.check_given(made.kwargs)
-        return made
+        """Check what a mapped task is given beside its mapped arguments, and go on as Airflow does."""
+        cls.check_given(kwargs)
+        return super().partial(**kwargs)  # type: ignore[misc]
 
     def _check_init(self, given: Mapping[str, Any]) -> None:
         # What is mapped is known only to the run, where a wrong argument is no reason to forget the thread.
