@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_capy.creating import PATIENCE, Patience, find_shared, look_up, outcome_unknown
 from airflow_provider_capy.exceptions import CapyRequestError, CapyStopUnconfirmedError
 from airflow_provider_capy.flow import run
+from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, Fate, Outcome, Policy, failed_tasks, judge
-from airflow_provider_capy.remembering import is_a_kill
 from airflow_provider_capy.stopping import look_surely, stop_and_confirm
 from airflow_provider_capy.waiting import is_passing
 
@@ -212,9 +212,9 @@ class ThreadOfTask:
     def _store(self, record: Record) -> Record:
         try:
             return self.store.write(record)
-        except Exception as error:
-            if is_a_kill(error):
-                raise
+        except CapyKilledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a store's backend raises
             # The thread is there, and what is stored already leads a retry to it.
             how = f"a retry finds it by its reference {record.reference}" if record.reference else "no retry knows it"
             with _no_matter():
@@ -233,6 +233,7 @@ def _no_matter() -> Iterator[None]:
     """Go on whatever fails, but for a kill: neither an address nor a line in the log is worth a thread."""
     try:
         yield
-    except Exception as error:
-        if is_a_kill(error):
-            raise
+    except CapyKilledError:
+        raise
+    except Exception:  # noqa: BLE001, S110 - see above
+        pass

@@ -17,6 +17,7 @@ from airflow_provider_capy.exceptions import (
     CapyUnauthorizedError,
     CapyValidationError,
 )
+from airflow_provider_capy.templated import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +81,7 @@ class CapyHook(BaseHook):
     def _looked_up(self) -> ConnectionSettings:
         from airflow.sdk.log import mask_secret
 
-        connection = self.get_connection(self.capy_conn_id)
+        connection = self.get_connection(as_text("capy_conn_id", self.capy_conn_id))
         _ = connection.extra_dejson  # masks what is secret in it
         settings = self._read(connection)
         mask_secret(settings.client.token.get_secret_value())
@@ -89,7 +90,7 @@ class CapyHook(BaseHook):
     async def _alooked_up(self) -> ConnectionSettings:
         from airflow.sdk.log import amask_secret
 
-        connection = await self.aget_connection(self.capy_conn_id)
+        connection = await self.aget_connection(as_text("capy_conn_id", self.capy_conn_id))
         # A scheduler's own kind of connection has none.
         if mask_extra := getattr(connection, "aextra_dejson", None):
             await mask_extra()
