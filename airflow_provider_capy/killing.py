@@ -14,6 +14,8 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_capy.exceptions import CapyThreadError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -26,9 +28,16 @@ ASK_BUDGET = 2.0
 STOP_BUDGET = 2.0
 KILL_BUDGET = 4.3
 
+# So many requests to Airflow may get another one's answer: a kill and a timeout may each have left one behind.
+LATE_ANSWERS = 4
+
 # So long the triggers of a cancelled run are gathered for one question (seconds).
 GATHER_FOR = 0.05
 ASKED_AT_ONCE = 100
+
+
+class CapyKilledError(CapyThreadError):
+    """The task's process was told to end. Raised from a signal handler, in the middle of whatever it came into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +184,12 @@ async def told_by_its_end(ti: Any, thread_id: str) -> str:
     """
     if ti is None:
         return ""
-    from airflow.sdk.execution_time import task_runner
-    from airflow.sdk.execution_time.comms import GetXCom, XComResult
+    from airflow.sdk.execution_time.xcom import XCom
 
-    question = GetXCom(key=THREAD_KEY, dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=ti.map_index)
     try:
-        answer = await task_runner.SUPERVISOR_COMMS.asend(question)
+        told = await XCom.aget_value(ti_key=ti, key=THREAD_KEY)
     except Exception:  # noqa: BLE001 - nobody knows, so the task instance's state decides
         return ""
-    told = answer.value if isinstance(answer, XComResult) else None
     return str(told["outcome"]) if isinstance(told, dict) and told.get("thread_id") == thread_id else ""
 
 

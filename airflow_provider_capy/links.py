@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink, BaseXCom
+
+from airflow_provider_capy.killing import CapyKilledError
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -12,6 +14,19 @@ if TYPE_CHECKING:
 
 THREAD_URL_KEY = "thread_url"
 PULL_REQUEST_URL_KEY = "pull_request_url"
+
+
+def push_link(ti: Any, key: str, url: str, log: Any) -> None:
+    """Push a link's address past any XCom backend, as Airflow does: the API server shows what is stored.
+
+    A link is no reason to fail.
+    """
+    try:
+        BaseXCom.set(key, url, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
+    except CapyKilledError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        log.warning("The link %s could not be stored: %r", key, error)
 
 
 class _StoredLink(BaseOperatorLink):

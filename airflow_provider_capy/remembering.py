@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from airflow_provider_capy.exceptions import CapyError, CapyReferenceError, CapyThreadError
+from airflow_provider_capy.exceptions import CapyError
+from airflow_provider_capy.killing import LATE_ANSWERS, CapyKilledError
 from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.records import STORE_KEY, ThreadRecord
 
 R = TypeVar("R", bound=ThreadRecord)
-
-# A kill and a timeout may each have left one answer behind.
-LATE_ANSWERS = 4
 
 
 class RecordStore(Generic[R]):
@@ -37,12 +35,12 @@ class RecordStore(Generic[R]):
             return None
         try:
             stored = self._accessor.get(STORE_KEY)
+        except CapyKilledError:
+            raise
         except Exception as error:
-            if is_a_kill(error):
-                raise
             raise CapyError(
-                f"Airflow's task state store cannot be read ({_cause(error)}), so nobody knows whether an earlier try "
-                "started a thread; nothing was started or stopped. A retry reads it again"
+                f"Airflow's task state store cannot be read ({_cause(error)}), so nobody knows what an earlier try "
+                "left; this one started nothing"
             ) from error
         return self._kind.read(stored)
 
@@ -61,12 +59,12 @@ class RecordStore(Generic[R]):
 
         try:
             self._accessor.set(STORE_KEY, record.model_dump(mode="json"), retention=NEVER_EXPIRE)
+        except CapyKilledError:
+            raise
         except Exception as error:
-            if is_a_kill(error):
-                raise
             raise CapyError(
                 f"Airflow's task state store cannot be written ({_cause(error)}), so a thread could be lost; "
-                "nothing was started. A retry tries it again"
+                "this try started nothing"
             ) from error
         return record
 
@@ -103,9 +101,9 @@ class RecordStore(Generic[R]):
             if record.was_stopped and changes.get("fate") not in {Fate.STOPPING, Fate.STOPPED}:
                 changes.pop("fate", None)
             self.write(record.model_copy(update={**changes, "thread_id": record.thread_id or thread_id}))
+        except CapyKilledError:
+            raise
         except CapyError as error:
-            if is_a_kill(error):
-                raise
             return _cause(error.__cause__ or error)
         return ""
 
@@ -129,9 +127,9 @@ class RecordStore(Generic[R]):
                 self.write(word)
                 if self._found(word) is None:
                     return "it does not hold what was written"
+        except CapyKilledError:
+            raise
         except CapyError as error:
-            if is_a_kill(error):
-                raise
             return _cause(error.__cause__ or error)
         return ""
 
@@ -149,13 +147,6 @@ class RecordStore(Generic[R]):
     @property
     def _missing(self) -> str:
         return "there is none" if self._accessor is not None else ""
-
-
-def is_a_kill(error: Exception) -> bool:
-    """Say whether an ``on_kill`` raised this from its signal handler, in the middle of a request to the store."""
-    from airflow.sdk.exceptions import AirflowException
-
-    return isinstance(error, (AirflowException, CapyThreadError)) and not isinstance(error, CapyReferenceError)
 
 
 def _cause(error: BaseException) -> str:

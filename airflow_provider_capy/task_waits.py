@@ -10,26 +10,40 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import (
     AirflowException,
+    AirflowRescheduleException,
     AirflowSkipException,
     AirflowTaskTimeout,
     TaskDeferralError,
     TaskDeferralTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyError, CapyRequestError, CapyThreadError
+from airflow_provider_capy.exceptions import (
+    CapyError,
+    CapyForbiddenError,
+    CapyInputError,
+    CapyNotFoundError,
+    CapyRequestError,
+    CapyThreadError,
+    CapyThreadStoppedError,
+    CapyValidationError,
+)
+from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Outcome, Policy, checked_on_blocked, fate_after
 from airflow_provider_capy.tasking import CapyTask, final
-from airflow_provider_capy.templated import as_outage, as_seconds
+from airflow_provider_capy.templated import as_interval, as_outage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_capy.events import WaitEvent
-    from airflow_provider_capy.records import ThreadRecord
     from airflow_provider_capy.waiting import Step, Wait
 
 # Airflow's own timeout of a deferral runs neither our event nor our on_kill: it only catches a dead triggerer.
 BACKSTOP = 600.0
+# The API server adds it to its clock, which ends with the year 9999.
+LONGEST_DEFERRAL = 10 * 366 * 24 * 3600.0
+# A next try gets the same answer, unless a person changes something.
+_REFUSALS = (CapyForbiddenError, CapyNotFoundError, CapyValidationError)
 # Nobody kills a process that was interrupted from a terminal.
 INTERRUPT_BUDGET = 10.0
 
@@ -56,25 +70,35 @@ class WaitingTask(CapyTask):
     # What the record says beside the fate once the task has succeeded.
     _word_of_success: ClassVar[dict[str, Any]] = {}
 
+    # Whether its retries see to a thread at work, and no other task's do.
+    _answers_for_thread: ClassVar[bool] = True
+
     @contextmanager
     def _at_work(self, context: Any) -> Iterator[None]:
-        """Keep what a kill has to know, and leave nothing open and no kill untold at the end."""
+        """The one way out of a task's work: no error without the thread's fate, no kill untold, nothing left open."""
+        run = self._run
+        run.ti, run.context = context["ti"], context
+        self._take_digits()
         try:
             try:
-                self._know(context)
                 yield
+                self._check_for_kill()
+            except (AirflowSkipException, AirflowRescheduleException, CapyKilledError):
+                raise
+            except (Exception, AirflowTaskTimeout) as error:  # noqa: BLE001 - whoever raised it
+                wanted = self._failed(error)
+                raise wanted from wanted.__cause__
             finally:
                 self._close()
-        except (AirflowException, CapyThreadError) as error:
-            self._see_kill_through(error)
-            raise
-
-    def _know(self, context: Any) -> None:
-        """Keep what a kill and the end of the wait have to know."""
-        self._ti, self._context = context["ti"], context
+        except BaseException:
+            # Airflow takes what a signal raises into a look-up of a connection for that one's failure.
+            if (kill := run.kill) is None:
+                raise
+            self._see_kill_through(kill)
+            raise kill from kill.__cause__
 
     def _take_up(self, context: Any) -> None:
-        """Find out again which thread this task waits for."""
+        """Find out again which thread this task waits for, as far as that can be known."""
         raise NotImplementedError
 
     def execute_complete(self, context: Any, event: Any = None) -> Any:
@@ -83,27 +107,20 @@ class WaitingTask(CapyTask):
 
         with self._at_work(context):
             self._take_up(context)
-            read = WaitEvent.read(event, self._at_stake or "")
-            self._at_stake = read.thread_id
+            read = WaitEvent.read(event, self._run.at_stake or "")
+            self._run.at_stake = read.thread_id
             return self._conclude(context, read)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """Resume after the trigger; what the triggerer could not finish is told as every other failure."""
-        from airflow_provider_capy.remembering import is_a_kill
-
         assert isinstance(self, BaseOperator)  # noqa: S101 - what this is mixed into
         try:
             # Past the base sensor, which applies soft_fail and never_fail otherwise than where it pokes.
             return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
             with self._at_work(context):
-                try:
-                    self._take_up(context)
-                except CapyError as unknown:
-                    if is_a_kill(unknown):
-                        raise
-                    self.log.warning("Nobody knows which thread this task waited for: %s", unknown)
-                raise self._failed(context, self._unwatched(error)) from error.__cause__
+                self._take_up(context)
+                raise self._unwatched(error) from error.__cause__
 
     def _unwatched(self, error: TaskDeferralError | TaskDeferralTimeout) -> BaseException:
         """Return what the task fails with when the triggerer gave up."""
@@ -120,7 +137,7 @@ class WaitingTask(CapyTask):
             thread_id,
             thread_url=lambda seen: self.hook.thread_url(thread_id, seen or project_id),
             policy=self._policy,
-            poll_interval=as_seconds("poke_interval", self.poke_interval, least=0.0),
+            poll_interval=as_interval("poke_interval", self.poke_interval),
             deadline=deadline,
             tolerate_outage=as_outage(self.tolerate_outage),
             **more,
@@ -160,6 +177,8 @@ class WaitingTask(CapyTask):
     def _defer(self, wait: Wait, project_id: str | None) -> NoReturn:
         """Give the wait to the triggerer."""
         # Parsing a DAG needs no trigger, and Airflow's base of one costs more than this whole module.
+        from airflow.sdk.serde import serialize
+
         from airflow_provider_capy.triggers.thread import CapyThreadTrigger
 
         trigger = CapyThreadTrigger(
@@ -173,8 +192,11 @@ class WaitingTask(CapyTask):
             stop_on_kill=self._may_stop,
             tolerate_outage=wait.tolerate_outage,
         )
-        deadline = wait.deadline
-        backstop = None if deadline is None else timedelta(seconds=max(deadline - time.time(), 0.0) + BACKSTOP)
+        # Airflow serialises it again once nobody answers for the thread any more.
+        serialize(trigger.serialize()[1])
+        deadline, backstop = wait.deadline, None
+        if deadline is not None:
+            backstop = timedelta(seconds=min(max(deadline - time.time(), 0.0) + BACKSTOP, LONGEST_DEFERRAL))
         assert isinstance(self, BaseOperator)  # noqa: S101 - what this is mixed into
         self.defer(trigger=trigger, method_name="execute_complete", timeout=backstop)
 
@@ -184,32 +206,39 @@ class WaitingTask(CapyTask):
         Raises:
             BaseException: what it ends with otherwise, once the thread has been seen to.
         """
-        from airflow_provider_capy.stopped import stopped_error
-
         self._check_for_kill()
         self._publish_end(context, event)
         is_blocked = event.outcome is Outcome.BLOCKED
         if event.outcome is Outcome.READY or (is_blocked and self.on_blocked == "succeed"):
-            if error := stopped_error(context, self, self._known(context), event.thread_id):
-                raise self._wanted(final(error))
+            if error := self._stopped(context, event.thread_id):
+                raise error
             self._settle(context, event)
             self.log.info("Thread %s ended as %s: %s", event.thread_id, event.outcome.value, event.thread_url)
             return self._result(event)
         if is_blocked and self.on_blocked == "skip":
             self._settle(context, event)
             raise AirflowSkipException(f"Thread {event.thread_id} is blocked, left as it is: {event.thread_url}")
-        raise self._failed(context, self._error(event), event)
+        self._run.event = event
+        raise self._error(event)
 
     def _settle(self, context: Any, event: WaitEvent) -> None:
         """Write down how the thread ended; from here on a kill has nothing to stop."""
-        self._at_stake = None
+        self._run.at_stake = None
         word = {"fate": fate_after(event.outcome), **self._word_of_success}
         self._told(event.thread_id, self._store(context).update(thread_id=event.thread_id, **word))
 
-    def _known(self, context: Any) -> ThreadRecord | None:
-        """Return what the record says by now, whoever wrote it."""
-        record: ThreadRecord | None = self._store(context).read()
-        return record
+    def _stopped(self, context: Any, thread_id: str) -> CapyError | None:
+        """Return what a wait for a thread fails with that somebody stopped, whoever it was."""
+        from airflow_provider_capy.stopped import stopped_error
+
+        try:
+            error = stopped_error(context, self, self._store(context).read(), thread_id)
+        except CapyKilledError:
+            raise
+        except Exception as unknown:  # noqa: BLE001 - of any store or XCom backend: the thread has come to its end
+            self.log.warning("Nobody knows whether thread %s was stopped meanwhile: %s", thread_id, unknown)
+            return None
+        return None if error is None else final(error)
 
     def _result(self, event: WaitEvent) -> Any:
         """Return what the task succeeds with."""
@@ -231,24 +260,46 @@ class WaitingTask(CapyTask):
         """Return what the task fails with when its own timeout is over."""
         return error
 
-    def _failed(self, context: Any, error: BaseException, event: WaitEvent | None = None) -> BaseException:
-        """Do what the end of a wait calls for that is no success, and return what the task raises.
-
-        Args:
-            context: of the task.
-            error: what it ended with.
-            event: how the thread's wait ended; ``None`` when it came to no end of the thread's.
-        """
+    def _failed(self, error: BaseException) -> BaseException:
+        """Decide what becomes of the thread when the task ends with an error, and return what it raises, which says so."""
+        run = self._run
         self._check_for_kill()
+        if isinstance(error, CapyThreadStoppedError):
+            return self._wanted(error)
+        if isinstance(error, CapyError) and self._is_helpless(error) and self._will_retry(error):
+            rule = self._rule_for(error)
+            error = error if rule is not None and rule.value == "retry" else final(error)
         wanted = self._wanted(error)
-        fate = self._fate(context, event, again=self._will_retry(wanted))
-        wanted.args = (f"{str(wanted).rstrip('. ')}. {fate}",)
+        if fate := self._fate(run.context, wanted, run.event, again=self._will_retry(wanted)):
+            words = f"{str(wanted).rstrip('. ')}. {fate}"
+            if isinstance(wanted, (CapyError, AirflowException, AirflowTaskTimeout)):
+                wanted.args = (words,)
+            else:
+                # What a stranger's error is made of is its own.
+                cause, wanted = (
+                    wanted,
+                    CapyThreadError(f"{type(wanted).__name__}: {words}", thread_id=run.at_stake or ""),
+                )
+                wanted.__cause__ = cause
+        run.told = wanted
         return wanted
+
+    def _is_helpless(self, error: CapyError) -> bool:
+        """Whether a next try is sure to end with the same error; one that may find a thread at work always helps."""
+        at_work = self._answers_for_thread and self._run.at_stake is not None
+        return isinstance(error, CapyInputError) or (isinstance(error, _REFUSALS) and not at_work)
 
     def _wanted(self, error: BaseException) -> BaseException:
         """Return what to raise for an error, as the task wants it."""
         return error
 
-    def _fate(self, context: Any, event: WaitEvent | None, *, again: bool) -> str:
-        """Settle what becomes of the thread, and say it; ``again`` tells whether the task will be tried again."""
+    def _fate(self, context: Any, error: BaseException, event: WaitEvent | None, *, again: bool) -> str:
+        """Settle what becomes of the thread, and say it.
+
+        Args:
+            context: of the task.
+            error: what the task ends with.
+            event: how the thread's wait ended; ``None`` when it came to no end of the thread's.
+            again: whether the task will be tried again.
+        """
         raise NotImplementedError

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,12 +18,24 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError, CapyThreadError
-from airflow_provider_capy.killing import KILL_BUDGET, STOP_BUDGET, THREAD_KEY, ask_from_signal_handler, kill_order
+from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError
+from airflow_provider_capy.killing import (
+    KILL_BUDGET,
+    LATE_ANSWERS,
+    STOP_BUDGET,
+    THREAD_KEY,
+    CapyKilledError,
+    ask_from_signal_handler,
+    kill_order,
+)
 from airflow_provider_capy.lifecycle import Fate
-from airflow_provider_capy.links import PULL_REQUEST_URL_KEY, THREAD_URL_KEY
+from airflow_provider_capy.links import PULL_REQUEST_URL_KEY, THREAD_URL_KEY, push_link
+from airflow_provider_capy.templated import CheckedArguments
 
 if TYPE_CHECKING:
+    from airflow.sdk import RetryAction
+    from typing_extensions import Self
+
     from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.hooks.capy import CapyHook
     from airflow_provider_capy.killing import KillOrder
@@ -42,12 +54,53 @@ def final(error: CapyError) -> CapyError:
     kind = type(error)
     both = type(kind.__name__, (kind, AirflowFailException), {"__module__": kind.__module__, "__doc__": kind.__doc__})
     same: CapyError = both.__new__(both, *error.args)
-    same.args, same.__cause__ = error.args, error.__cause__
+    same.args, same.__cause__, same.__traceback__ = error.args, error.__cause__, error.__traceback__
     same.__dict__.update(error.__dict__)
     return same
 
 
-class CapyTask:
+@dataclass(slots=True)
+class Run:
+    """What one execution of a task knows; a signal handler reads it, which must look nothing up and take no lock.
+
+    Attributes:
+        ti: the task instance.
+        context: of the task.
+        hook: the connection's.
+        at_stake: the thread that this task answers for, as soon as it is known, until it has come to its end.
+        is_found: whether that is settled; until then whatever looks for the thread says itself what becomes of it.
+        is_spared: whether another task started it.
+        started_at: epoch seconds from which the task's own timeout counts.
+        event: the end of the thread's wait that the task fails for.
+        told: the error that has been given the thread's fate.
+        in_create: whether the create is under way.
+        kill: the error of a kill.
+        order: what that kill has left to do.
+        stopped_because: why a kill stopped the thread, once it has.
+        handed_over: whether a kill has nothing to do any more.
+        url: what the thread's button shows by now.
+        pull_request: what the pull request's does.
+    """
+
+    ti: Any = None
+    context: Any = None
+    hook: CapyHook | None = None
+    at_stake: str | None = None
+    is_found: bool = False
+    is_spared: bool = False
+    started_at: float | None = None
+    event: WaitEvent | None = None
+    told: BaseException | None = None
+    in_create: bool = False
+    kill: CapyError | None = None
+    order: KillOrder | None = None
+    stopped_because: str = ""
+    handed_over: bool = False
+    url: str = ""
+    pull_request: str = ""
+
+
+class CapyTask(CheckedArguments):
     """Mixed into an operator that deals with one thread.
 
     Attributes:
@@ -55,30 +108,29 @@ class CapyTask:
         stop_on_kill: whether a cancel stops the thread.
     """
 
+    # Not in the operator's __dict__: that is copied with it, pickled, and read by listeners, which take all it holds for plain.
+    __slots__ = ("_run",)
+
     capy_conn_id: str
     stop_on_kill: bool
     log: Any
     do_xcom_push: bool
-    # What a kill needs, set as soon as it is known: a signal handler must look nothing up.
-    _ti: Any = None
-    _context: Any = None
-    _at_stake: str | None = None
-    _in_create = False
-    _kill: Exception | None = None
-    _order: KillOrder | None = None
-    # Why a kill stopped the thread, once it has.
-    _stopped_because = ""
-    _handed_over = False
-    # What the buttons show by now.
-    _published_url = ""
-    _published_pull_request = ""
+    _run: Run
 
-    @cached_property
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Make a task that has not run yet; so is every copy."""
+        task = super().__new__(cls)
+        object.__setattr__(task, "_run", Run())
+        return task
+
+    @property
     def hook(self) -> CapyHook:
         """The connection's hook; nothing is looked up before it is used."""
-        from airflow_provider_capy.hooks.capy import CapyHook
+        if self._run.hook is None:
+            from airflow_provider_capy.hooks.capy import CapyHook
 
-        return CapyHook(self.capy_conn_id)
+            self._run.hook = CapyHook(self.capy_conn_id)
+        return self._run.hook
 
     def _push(self, context: Any, key: str, value: Any) -> None:
         if self.do_xcom_push and value is not None:
@@ -86,28 +138,35 @@ class CapyTask:
 
     def _publish(self, context: Any, thread_id: str, url: str) -> None:
         """Push what others need to find the thread, at once, so that it is there whatever happens next."""
-        self._at_stake = thread_id
+        self._run.at_stake = thread_id
+        self._publish_url(context, url)
         self._push(context, THREAD_ID_KEY, thread_id)
-        self._published_url = url
-        context["ti"].xcom_push(key=THREAD_URL_KEY, value=url)
+
+    def _publish_url(self, context: Any, url: str) -> None:
+        if url != self._run.url:
+            self._run.url = url
+            push_link(context["ti"], THREAD_URL_KEY, url, self.log)
 
     def _publish_seen(self, context: Any, wait: Wait) -> None:
         """Push what a look taught about the links: the project that Capy names, and the first pull request."""
         if wait.last is None:
             return
-        if wait.url != self._published_url:
-            self._published_url = wait.url
-            context["ti"].xcom_push(key=THREAD_URL_KEY, value=wait.url)
+        self._publish_url(context, wait.url)
         self._publish_pull_request(context, next((item.url for item in wait.last.pull_requests), ""))
 
     def _publish_pull_request(self, context: Any, url: str) -> None:
-        if url and url != self._published_pull_request:
-            self._published_pull_request = url
-            context["ti"].xcom_push(key=PULL_REQUEST_URL_KEY, value=url)
+        if url and url != self._run.pull_request:
+            self._run.pull_request = url
+            push_link(context["ti"], PULL_REQUEST_URL_KEY, url, self.log)
 
     def _publish_end(self, context: Any, event: WaitEvent) -> None:
         """Push what the end of a wait showed, whatever the task makes of it."""
-        self._push(context, THREAD_KEY, event.thread or None)
+        try:
+            self._push(context, THREAD_KEY, event.thread or None)
+        except CapyKilledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of any XCom backend: a summary is no reason to fail
+            self.log.warning("The summary of thread %s could not be stored: %r", event.thread_id, error)
         for request in event.thread.get("pull_requests", [])[:1]:
             self._publish_pull_request(context, request["url"])
 
@@ -117,41 +176,43 @@ class CapyTask:
 
     def _remember(self, context: Any, **changes: Any) -> bool:
         """Write into the record, and say whether that worked; a failure must not hide how this try ends."""
-        return self._told(self._at_stake, self._store(context).update(thread_id=self._at_stake, **changes))
+        thread_id = self._run.at_stake
+        return self._told(thread_id, self._store(context).update(thread_id=thread_id, **changes))
 
     def _check_for_kill(self) -> None:
         """Raise the error of a kill that came into code of Airflow's which takes every error for its own."""
-        if self._kill is not None and not self._in_create:
-            raise self._kill
+        if self._run.kill is not None and not self._run.in_create:
+            raise self._run.kill
 
-    def _see_kill_through(self, error: Exception) -> None:
+    def _see_kill_through(self, kill: CapyError) -> None:
         """Do what a kill has left to do once its error has left whatever it came into, and add that to the error.
 
-        A signal may find the main thread inside a request to Airflow: only from here can the record be written.
-
-        Args:
-            error: what the task ends with.
+        A signal may find the main thread inside a request to Airflow: only from here can the record be written, and the
+        connection be looked up.
         """
+        run = self._run
         # Airflow may send a second signal, which would cut this off.
-        self._handed_over = True
-        if self._order is not None and self._order.word_first and error is self._kill:
-            self._stop_with_word(self._order, error)
-        elif self._stopped_because:
-            self._told(self._at_stake, self._leave_word(self._stopped_because))
+        run.handed_over = True
+        if run.order is not None:
+            self._end_killed(run.order, kill)
+        elif run.stopped_because:
+            self._told(run.at_stake, self._leave_word(run.stopped_because))
 
-    def _stop_with_word(self, order: KillOrder, kill: Exception) -> None:
-        """Leave word of a stop, and stop only then."""
-        self._order = None
-        failure = self._leave_word(order.reason)
-        reason = f"its record cannot tell of a stop ({failure})" if failure else order.reason
-        fate = self._carry_out(stop=not failure, reason=reason)
-        kill.args = (f"{kill.args[0]} {fate}{f' Why: {reason}.' if failure else ''}",)
+    def _end_killed(self, order: KillOrder, kill: CapyError, budget: float = STOP_BUDGET) -> None:
+        """Stop the thread, or not, and add to the error which; where its record must tell of that, it does so first."""
+        self._run.order = None
+        stop, reason, why = order.stop, order.reason, ""
+        if order.word_first and (failure := self._leave_word(reason)):
+            stop, reason = False, f"its record cannot tell of a stop ({failure})"
+            why = f" Why: {reason}."
+        kill.args = (f"{kill.args[0]} {self._carry_out(stop=stop, reason=reason, budget=budget)}{why}",)
 
     def _leave_word(self, reason: str) -> str:
         """Write into the record that a kill stops the thread, and return why that failed; empty when there is no thread."""
-        if self._context is None or self._at_stake is None:
+        run = self._run
+        if run.context is None or run.at_stake is None:
             return ""
-        return self._store(self._context).leave_word(self._at_stake, f"its task was killed, {reason}")
+        return self._store(run.context).leave_word(run.at_stake, f"its task was killed, {reason}")
 
     def _told(self, thread_id: str | None, failure: str) -> bool:
         # Without a thread there was nothing to tell.
@@ -162,34 +223,44 @@ class CapyTask:
     @property
     def _may_stop(self) -> bool:
         """Whether the thread may be stopped from here at all."""
-        return self.stop_on_kill
+        return self.stop_on_kill and not self._run.is_spared
 
     @property
     def _is_kept(self) -> bool:
         """Whether another try can know of the thread."""
-        return self._context is not None and self._context.get("task_state_store") is not None
+        return self._run.context is not None and self._run.context.get("task_state_store") is not None
 
     def _will_retry(self, error: BaseException) -> bool:
         """Say whether Airflow tries the task again when it ends with this error, as it decides that itself."""
-        if self._ti is None or self._ti.try_number > self._ti.max_tries or not getattr(self, "retries", 0):
+        ti = self._run.ti
+        if ti is None or ti.try_number > ti.max_tries or not getattr(self, "retries", 0):
             return False
         if isinstance(error, (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)):
             return False
-        if (policy := getattr(self, "retry_policy", None)) is None:
-            return True
-        from airflow.sdk import RetryAction
+        action = self._rule_for(error)
+        return action is None or action.value != "fail"
 
+    def _rule_for(self, error: BaseException) -> RetryAction | None:
+        """Return what the task's ``retry_policy`` says about an error."""
+        run = self._run
+        if (policy := getattr(self, "retry_policy", None)) is None:
+            return None
         try:
             decision = policy.evaluate(
-                exception=error, try_number=self._ti.try_number, max_tries=self._ti.max_tries, context=self._context
+                exception=error, try_number=run.ti.try_number, max_tries=run.ti.max_tries, context=run.context
             )
         except Exception:  # noqa: BLE001 - Airflow then goes by the number of tries, and logs why
-            return True
-        return bool(decision.action != RetryAction.FAIL)
+            return None
+        action: RetryAction = decision.action
+        return action
 
     def _goes_on_in_next_try(self, error: BaseException) -> bool:
         """Say whether a next try takes the thread over when this one ends with this error."""
         return self._will_retry(error)
+
+    def _failed(self, error: BaseException) -> BaseException:
+        """Return what the task raises for an error."""
+        raise NotImplementedError
 
     def on_kill(self) -> None:
         """Stop the thread when this task instance is over, and end the task either way.
@@ -197,61 +268,43 @@ class CapyTask:
         Airflow calls this from a signal handler, five seconds before SIGKILL, and lets ``execute`` go on after it: so
         it raises, with a class that makes Airflow retry or not retry rightly.
         """
+        run = self._run
         if isinstance(timeout := sys.exc_info()[1], AirflowTaskTimeout):
-            # Airflow raises it again: it is not to end without the thread's fate.
-            timeout.args = (
-                ". ".join(filter(None, [*map(str, timeout.args[:1]), self._on_execution_timeout(timeout)])),
-            )
+            if run.context is not None and run.told is not timeout:
+                # It came into the end of another error: Airflow raises it again, and it is not to end without a fate.
+                timeout.args = self._failed(timeout).args
             return
-        if self._handed_over:
+        if run.handed_over:
             # Airflow keeps the handler while it reports the end: the trigger, the next poke or the next task goes on.
             return
         began = time.monotonic()
-        order = self._order = kill_order(
-            ask_from_signal_handler(self._ti),
-            tries_left=self._goes_on_in_next_try(CapyThreadError("")),
+        order = kill_order(
+            ask_from_signal_handler(run.ti),
+            tries_left=self._goes_on_in_next_try(CapyKilledError("")),
             stop_on_kill=self._may_stop,
             is_kept=self._is_kept,
         )
-        message = f"Killed ({order.reason})."
-        thread_id = self._at_stake or ""
-        kill = CapyThreadError(message, thread_id=thread_id) if order.may_retry else AirflowFailException(message)
-        self._kill = kill
+        kill: CapyError = CapyKilledError(f"Killed ({order.reason}).", thread_id=run.at_stake or "")
+        run.order, run.kill = order, kill if order.may_retry else final(kill)
         # While a create is under way, its answer, which carries the id, is worth the seconds that are left.
-        if not self._in_create:
-            if not order.word_first:
-                # What the question left of the time is the stop's: a 429 may ask for some of it.
-                self._end_by(order, kill, max(STOP_BUDGET, KILL_BUDGET - (time.monotonic() - began)))
-            raise kill
-
-    def _stop_if_killed(self) -> Exception | None:
-        """Right after a create that a kill came into: stop its thread, and return what is to be raised."""
-        if (kill := self._kill) is None or (order := self._order) is None:
-            return None
-        self._handed_over = True
-        if order.word_first:
-            self._stop_with_word(order, kill)
-        else:
-            self._end_by(order, kill, STOP_BUDGET)
-        return kill
-
-    def _end_by(self, order: KillOrder, kill: Exception, budget: float) -> None:
-        """Stop the thread, or not, and add to the error which."""
-        kill.args = (f"{kill.args[0]} {self._carry_out(stop=order.stop, reason=order.reason, budget=budget)}",)
-
-    def _on_execution_timeout(self, timeout: AirflowTaskTimeout) -> str:  # noqa: ARG002 - for tasks that start threads
-        """Airflow's own ``execution_timeout`` struck while the task was on a worker: say what becomes of the thread."""
-        return ""
+        if run.in_create:
+            return
+        # The interrupted code may hold what the record and the look-up of the connection need, until this has left it.
+        is_looked_up = run.hook is not None and "settings" in vars(run.hook)
+        if not order.word_first and (is_looked_up or not order.stop):
+            # What the question left of the time is the stop's: a 429 may ask for some of it.
+            self._end_killed(order, run.kill, max(STOP_BUDGET, KILL_BUDGET - (time.monotonic() - began)))
+        raise run.kill
 
     def _carry_out(self, *, stop: bool, reason: str, budget: float = STOP_BUDGET) -> str:
         """Stop the thread, or not, and say in one line which and why."""
-        thread_id = self._at_stake
+        thread_id = self._run.at_stake
         if thread_id is None:
             return "No thread is to be stopped."
         if not stop:
             self._tell("Thread %s is not stopped: %s", thread_id, reason)
             return f"Thread {thread_id} was not stopped."
-        self._stopped_because = reason
+        self._run.stopped_because = reason
         words = self._stop_within(thread_id, budget)
         self._tell("Thread %s, %s: %s", thread_id, words, reason)
         return f"Thread {thread_id}: {words}."
@@ -278,15 +331,16 @@ class CapyTask:
         return outcome[0] if outcome else f"its stop was not answered within {budget:g} s, it may still be at work"
 
     def _stop_once(self, thread_id: str, budget: float) -> str:
-        from dataclasses import replace
-
-        from airflow_provider_capy.api import CapyClient
         from airflow_provider_capy.api.retry import RetryLimits
         from airflow_provider_capy.flow import run
         from airflow_provider_capy.stopping import request_stop
 
-        settings = replace(self.hook.settings.client, connect_timeout=budget, read_timeout=budget)
-        with CapyClient(settings) as client:
+        # A signal may have come into a request to Airflow: then each answer is one late.
+        for _ in range(LATE_ANSWERS):
+            with suppress(AirflowNotFoundException):
+                _ = self.hook.settings
+                break
+        with self.hook.new_client(connect_timeout=budget, read_timeout=budget) as client:
             limits = RetryLimits(attempts=3, total=budget, base=0.1, cap=0.2)
             return run(request_stop(thread_id, limits), client).in_words
 
@@ -312,4 +366,4 @@ class CapyTask:
         # Not every exception: a kill may be raised into this, too.
         with suppress(OSError, httpx.HTTPError):
             self.hook.close()
-        self._handed_over = True
+        self._run.handed_over = True

@@ -202,9 +202,14 @@ class EmulatorControl:
         *,
         projects: Iterable[str] | EllipsisType | None = ...,
         tags: Sequence[str] | EllipsisType | None = ...,
+        token: str | EllipsisType | None = ...,
     ) -> None:
-        """Say which projects, and which tags, exist; None means that every name does, what is left out stays as it is."""
-        given = {
+        """Say which projects, and which tags, exist; None means that every name does, what is left out stays as it is.
+
+        ``token`` is what the API takes from now on, as after a rotation; None is the emulator's own again.
+        """
+        given: dict[str, Any] = {} if token is ... else {"token": token}
+        given |= {
             name: None if names is None else list(names)
             for name, names in (("projects", projects), ("tags", tags))
             if names is not ...

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_capy.emulator.kinds import (
+    BestMatch,
     Clock,
     Distort,
     Drift,
@@ -44,6 +45,7 @@ class Plan:
         wait_after: Seconds between processing and answer.
         stop_conflict: Whether a stop of a thread at rest is a conflict.
         lags: Seconds threads are missing from lists, with the text that marks them.
+        best_match: Whether lists search as one that shows what comes nearest.
         drift: Whether the answer is one of a later version.
         patches: JSON merge patches for a good answer, as texts.
         skew: Seconds that Capy's clock is ahead.
@@ -54,6 +56,7 @@ class Plan:
     wait_after: float = 0.0
     stop_conflict: bool = False
     lags: list[tuple[float, str]] = field(default_factory=list)
+    best_match: bool = False
     drift: bool = False
     patches: list[str] = field(default_factory=list)
     skew: float = 0.0
@@ -134,6 +137,8 @@ def _apply(plan: Plan, fault: Fault) -> None:
             plan.stop_conflict = True
         case ListLag():
             plan.lags.append((fault.seconds, fault.match))
+        case BestMatch():
+            plan.best_match = True
         case Drift():
             plan.drift = True
         case Distort():

@@ -131,6 +131,12 @@ class ListLag(_Fault):
     seconds: Seconds
 
 
+class BestMatch(_Fault):
+    """Search as one that shows what comes nearest: ``q`` leaves no thread out."""
+
+    kind: Literal["best_match"]
+
+
 class Drift(_Fault):
     """Answer as a later version would: fields and values the contract does not know, and a time that is no date."""
 
@@ -169,7 +175,7 @@ class Clock(_Fault):
 # At most one of these befalls a call, in the order they were asked for; all of the others that are due do.
 Outcome: TypeAlias = Status | ErrorAfter | Lost | Reset | BlackHole | Truncate | SlowHead | NotJson | Huge
 Fault: TypeAlias = Annotated[
-    Outcome | Slow | SlowBefore | StopConflict | ListLag | Drift | Distort | Clock,
+    Outcome | Slow | SlowBefore | StopConflict | ListLag | BestMatch | Drift | Distort | Clock,
     Field(discriminator="kind"),
 ]
 FAULT: TypeAdapter[Fault] = TypeAdapter(Fault)

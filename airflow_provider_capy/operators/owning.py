@@ -6,17 +6,19 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_capy.exceptions import CapyError
+from airflow.sdk.exceptions import AirflowTaskTimeout
+
+from airflow_provider_capy.exceptions import CapyError, CapyRequestError, CapyThreadError
+from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Fate, Outcome, fate_after
 from airflow_provider_capy.task_waits import WaitingTask
-from airflow_provider_capy.tasking import THREAD_ID_KEY
+from airflow_provider_capy.tasking import SHARED_KEY, THREAD_ID_KEY
 from airflow_provider_capy.templated import as_seconds
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow.sdk import Context
-    from airflow.sdk.exceptions import AirflowTaskTimeout
 
     from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.identity import Record
@@ -78,19 +80,26 @@ class OwningTask(WaitingTask):
     durable: bool
 
     _word_of_success: ClassVar[dict[str, Any]] = {"succeeded": True}
-    _spared = False
-    # Epoch seconds from which the task's own timeout counts, once it is known.
-    _started_at: float | None = None
 
     def _take_up(self, context: Context) -> None:
-        self._recall(context)
+        run, ti = self._run, context["ti"]
+        run.is_found = True
+        try:
+            self._recall(context)
+        except CapyKilledError:
+            raise
+        except CapyError as error:
+            self.log.warning("Nobody knows which thread this task waited for: %s", error)
+        if run.at_stake is None:
+            run.at_stake, shared = (ti.xcom_pull(task_ids=ti.task_id, key=key) for key in (THREAD_ID_KEY, SHARED_KEY))
+            run.is_spared = bool(shared)
 
     def _result(self, event: WaitEvent) -> str:
         return event.thread_id
 
-    def _fate(self, context: Context, event: WaitEvent | None, *, again: bool) -> str:
+    def _fate(self, context: Context, error: BaseException, event: WaitEvent | None, *, again: bool) -> str:
         if event is None:
-            return self._fate_of_unwatched(context, again=again)
+            return self._fate_without_end(context, error, again=again)
         ending = ending_of(event.outcome, thread_is_gone=event.thread_is_gone, durable=self.durable, tries_left=again)
         if ending.stop:
             fate = self._end(context, event.thread_id, ending.ended, tries_left=again)
@@ -111,29 +120,26 @@ class OwningTask(WaitingTask):
             return f"It was left running, since {why}"
         # Remembered before the stop: a stopped thread reads ready, and a retry must not take that for success.
         word = {"ended": ended, "fate": Fate.STOPPING, "stopped_by": f"its task, {ended}"}
-        if not self._remember(context, **word) and tries_left:
+        if not self._remember(context, **word) and tries_left and self.durable:
             return "It was left running, since a retry could not be told that it was stopped"
         return self._stop_for_good(context, thread_id, STOP_TIMEOUT)
 
-    def _fate_of_unwatched(self, context: Context, *, again: bool) -> str:
-        """Do the same for a thread whose triggerer gave up."""
-        ti: Any = context["ti"]
-        if not (thread_id := self._at_stake or ti.xcom_pull(task_ids=ti.task_id, key=THREAD_ID_KEY)):
-            return "No thread is known"
-        if self.durable and again:
+    def _fate_without_end(self, context: Context, error: BaseException, *, again: bool) -> str:
+        """Do the same for a thread that nobody has seen come to an end."""
+        thread_id = self._run.at_stake
+        is_timeout = isinstance(error, AirflowTaskTimeout)
+        if not self._run.is_found and isinstance(error, (CapyRequestError, CapyThreadError)):
+            # Of whoever looked for the thread of an earlier try, or stopped it for a new one.
+            return ""
+        if thread_id is None:
+            return "No thread is known" if self._run.is_found or is_timeout else ""
+        if again and self.durable and not is_timeout:
+            self._remember(context, fate=Fate.HELD)
             return f"Thread {thread_id} was left running; the next try reattaches to it"
-        return f"Thread {thread_id}: {self._end(context, thread_id, 'unwatched', tries_left=again)}"
-
-    def _on_execution_timeout(self, timeout: AirflowTaskTimeout) -> str:
-        if self._at_stake is None or self._context is None:
-            return "No thread is known yet"
-        tries_left = self._will_retry(timeout)
-        try:
-            fate = self._end(self._context, self._at_stake, "execution_timeout", tries_left=tries_left)
-        finally:
-            self._close()
-        self.log.warning("Thread %s: execution_timeout is over. %s", self._at_stake, fate)
-        return f"Thread {self._at_stake}: {fate}"
+        ended = "execution_timeout" if is_timeout else "unwatched"
+        fate = self._end(context, thread_id, ended, tries_left=again)
+        self.log.warning("Thread %s: %s", thread_id, fate)
+        return f"Thread {thread_id}: {fate}"
 
     def _goes_on_in_next_try(self, error: BaseException) -> bool:
         return self.durable and super()._goes_on_in_next_try(error)
@@ -141,31 +147,14 @@ class OwningTask(WaitingTask):
     def _recall(self, context: Context) -> Record | None:
         """Return what earlier tries, or the part of this one before the deferral, left."""
         record = self._store(context).read() if self.durable else None
-        if record is not None and not record.ended:
+        if record is not None and not (record.ended or record.succeeded):
             self._take(record)
         return record
 
-    def _known(self, context: Context) -> Record | None:
-        """Return what the record says by now, whoever wrote it."""
-        from airflow_provider_capy.remembering import is_a_kill
-
-        try:
-            return self._store(context).read()
-        except CapyError as error:
-            if is_a_kill(error):
-                raise
-            self.log.warning("Nobody knows whether thread %s was stopped meanwhile: %s", self._at_stake, error)
-            return None
-
     def _take(self, record: Record) -> None:
         """From here on this task answers for the thread of that record, unless another one does."""
-        self._at_stake = record.thread_id
-        self._started_at = record.started_at
-        self._spared = record.shared
-
-    @property
-    def _may_stop(self) -> bool:
-        return self.stop_on_kill and not self._spared
+        run = self._run
+        run.at_stake, run.started_at, run.is_spared = record.thread_id, record.started_at, record.shared
 
     @property
     def _is_kept(self) -> bool:
@@ -189,8 +178,8 @@ class OwningTask(WaitingTask):
             return False
         if self.timeout is None:
             return True
-        timeout = as_seconds("timeout", self.timeout, least=0.0)
-        if self._started_at is not None and time.time() >= self._started_at + timeout:
+        timeout = as_seconds("timeout", self.timeout)
+        if (began := self._run.started_at) is not None and time.time() >= began + timeout:
             # Its own, which counts from an earlier try's create.
             return False
         return self.execution_timeout.total_seconds() < timeout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, conf
 
@@ -13,10 +13,10 @@ from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.operators.owning import OwningTask
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
 from airflow_provider_capy.tasking import SHARED_KEY
-from airflow_provider_capy.templated import as_outage, as_seconds
+from airflow_provider_capy.templated import as_flag, as_interval, as_seconds, as_text, as_text_or_none, optional
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from airflow.sdk import Context
@@ -105,6 +105,21 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
     operator_extra_links = (CapyThreadLink(), CapyPullRequestLink())
     ui_color = "#e8e4f3"
 
+    checks: ClassVar[Mapping[str, Any]] = {
+        "project_id": as_text_or_none,
+        "wait_for_completion": as_flag,
+        "deferrable": as_flag,
+        "poke_interval": as_interval,
+        "timeout": optional(as_seconds),
+        "tolerate_outage": optional(as_seconds),
+        "on_blocked": lambda _, value: checked_on_blocked(value),
+        "fail_on_task_error": as_flag,
+        "stop_on_kill": as_flag,
+        "durable": as_flag,
+        "reference": optional(as_text),
+        "capy_conn_id": as_text,
+    }
+
     # Id of the task that answers for the thread once this one has started it: a group's wait.
     thread_owner = ""
 
@@ -166,22 +181,35 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         self.durable = durable
         self.reference = reference
         self.capy_conn_id = capy_conn_id
+        self._check_init({name: getattr(self, name) for name in (*_BODY_FIELDS, *self.checks)})
+
+    @classmethod
+    def _check_known(cls, known: Mapping[str, Any]) -> None:
+        super()._check_known(known)
+        if known.get("reference") is not None and known.get("durable") is False:
+            raise CapyInputError(
+                f"reference: {known['reference']!r} needs durable=True, which keeps and looks up references"
+            )
+        # What is no template field, e.g. a decorated task's prompt, is made by the run.
+        body = {name: known[name] for name in _BODY_FIELDS if name in known and name in cls.template_fields}
+        if "prompt" in body or any(value is not None for value in body.values()):
+            from airflow_provider_capy.api.requests import CreateThreadBody, checked
+
+            checked(CreateThreadBody, **{"project_id": "-", "prompt": "-", **body})
 
     def execute(self, context: Context) -> Any:
         """Start the thread, or go on with the one that an earlier try started."""
-        # Whatever is sure to be refused is refused before anything is started.
-        checked_on_blocked(self.on_blocked)
-        as_seconds("poke_interval", self.poke_interval, least=0.0)
-        as_outage(self.tolerate_outage)
-        timeout = None if self.timeout is None else as_seconds("timeout", self.timeout, least=0.0)
         began = time.time()
         with self._at_work(context):
+            # A kill or an error that comes before the thread is found again must know it.
+            self._recall(context)
+            # Whatever is sure to be refused is refused before anything is started.
+            self._check_rendered()
+            timeout = None if self.timeout is None else as_seconds("timeout", self.timeout)
             record = self._start(context)
             if not self.wait_for_completion:
                 if not self.thread_owner and not self._remember(context, fate=Fate.DISPATCHED):
-                    raise CapyError(
-                        f"Thread {record.thread_id} was started, which could not be kept; a retry goes on with it"
-                    )
+                    raise CapyError(f"Thread {record.thread_id} was started, which could not be kept")
                 return record.thread_id
             wait = self._new_wait(record.thread_id or "", record.project_id, self._deadline(record, timeout))
             if not self.deferrable:
@@ -199,12 +227,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         from airflow_provider_capy.starting import ThreadStart
 
         ti: Any = context["ti"]
-        if self.reference is not None and not self.durable:
-            raise CapyInputError(
-                f"reference: {self.reference!r} needs durable=True, which keeps and looks up references"
-            )
-        # A kill that comes before the thread is found again must know it.
-        self._recall(context)
+        run = self._run
         start = ThreadStart(
             hook=self.hook,
             owner=self.thread_owner,
@@ -227,24 +250,27 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         try:
             record = start.get()
         except Exception:
-            if self._kill is not None and self._in_create:
+            if run.kill is not None and run.in_create:
                 # The create brought no id: what it raised says whether a thread may exist.
-                self.log.warning("%s", self._kill)
+                self.log.warning("%s", run.kill)
+                run.kill = None
             raise
         finally:
-            self._in_create = False
+            run.in_create = False
         self._take(record)
-        # Before anything that asks Airflow: of the five seconds before SIGKILL the stop needs what is left.
-        kill = self._stop_if_killed()
+        run.is_found = True
+        if run.kill is not None and run.order is not None:
+            # Before anything else that asks Airflow: of the five seconds before SIGKILL the stop needs what is left.
+            run.handed_over = True
+            self._end_killed(run.order, run.kill)
         self._publish(context, record.thread_id or "", record.thread_url)
         if record.shared:
             # A wait of the same group must know that the thread is not its own to stop.
             self._push(context, SHARED_KEY, True)
-        if kill is not None:
-            raise kill
+        self._check_for_kill()
         return record
 
     def _sending(self) -> None:
         """From here to the thread's id a kill waits for the answer; one that came before sends no create at all."""
         self._check_for_kill()
-        self._in_create = True
+        self._run.in_create = True

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_capy.exceptions import CapyError
 from airflow_provider_capy.lifecycle import Fate, Outcome
 from airflow_provider_capy.operators.owning import STOP_TIMEOUT
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
-from airflow_provider_capy.tasking import SHARED_KEY, final
+from airflow_provider_capy.tasking import SHARED_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_capy.events import WaitEvent
+    from airflow_provider_capy.exceptions import CapyError
 
 # After these no look will find anything else: only a new thread helps, which this task cannot start.
 _FOR_GOOD = frozenset({Outcome.ARCHIVED, Outcome.TASK_ERROR})
@@ -32,41 +32,49 @@ class CapyThreadWait(CapyThreadSensor):
     """
 
     _answers_for_thread = True
-    _is_shared = False
 
     def __init__(self, *, create_task_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.create_task_id = create_task_id
 
-    def _know(self, context: Context) -> None:
-        super()._know(context)
+    def _wait_for_end(self, context: Context) -> WaitEvent:
+        # Before the thread is at stake: a kill must know whether it may be stopped.
+        self._ask_whose(context)
+        return super()._wait_for_end(context)
+
+    def _take_up(self, context: Context) -> None:
+        try:
+            self._ask_whose(context)
+        except Exception as error:  # noqa: BLE001 - of any XCom backend; a kill that comes into it is seen to later
+            self.log.warning("Nobody knows who started the thread, so it is not to be stopped: %s", error)
+        super()._take_up(context)
+
+    def _ask_whose(self, context: Context) -> None:
         ti: Any = context["ti"]
-        self._is_shared = bool(ti.xcom_pull(task_ids=self.create_task_id, key=SHARED_KEY, map_indexes=ti.map_index))
+        self._run.is_spared = True
+        shared = ti.xcom_pull(task_ids=self.create_task_id, key=SHARED_KEY, map_indexes=ti.map_index)
+        self._run.is_spared = bool(shared)
 
-    @property
-    def _may_stop(self) -> bool:
-        return self.stop_on_kill and not self._is_shared
+    def _is_helpless(self, error: CapyError) -> bool:
+        event = self._run.event
+        return super()._is_helpless(error) or (
+            event is not None and (event.outcome in _FOR_GOOD or event.thread_is_gone)
+        )
 
-    def _failed(self, context: Context, error: BaseException, event: WaitEvent | None = None) -> BaseException:
-        helpless = event is None or event.outcome in _FOR_GOOD or event.thread_is_gone
-        if helpless and isinstance(error, CapyError):
-            error = final(error)
-        return super()._failed(context, error, event)
-
-    def _fate(self, context: Context, event: WaitEvent | None, *, again: bool) -> str:
+    def _fate(self, context: Context, error: BaseException, event: WaitEvent | None, *, again: bool) -> str:
         anew = f"Clear {self.create_task_id} to start a new one"
         if again:
-            return super()._fate(context, event, again=True)
+            return super()._fate(context, error, event, again=True)
         if event is not None and (words := self._left(event)):
             self._let_go(context, event)
             return words
-        if self._at_stake is None:
+        if (thread_id := self._run.at_stake) is None:
             return anew
         if not self._may_stop:
             self._let_go(context, event)
             return "It was left running, since stop_on_kill is off or another task started it"
         self._remember(context, fate=Fate.STOPPING, stopped_by=f"{self.task_id} failed for good")
-        return f"{self._stop_for_good(context, self._at_stake, STOP_TIMEOUT)}. {anew}"
+        return f"{self._stop_for_good(context, thread_id, STOP_TIMEOUT)}. {anew}"
 
     def _left(self, event: WaitEvent) -> str:
         """Say what is to be done about a thread that is left as it is; empty for one that is to be stopped."""

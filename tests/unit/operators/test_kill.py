@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -17,8 +18,10 @@ from airflow.sdk.execution_time import comms
 
 from airflow_provider_capy.exceptions import CapyThreadError
 from airflow_provider_capy.hooks.capy import CapyHook
+from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
+from airflow_provider_capy.sensors.wait import CapyThreadWait
 from tests.unit.wire import WiredSupervisor
 from tests.unit.worker import TASK_ID, Ran, Supervisor, run_task
 
@@ -58,7 +61,7 @@ def operator(**arguments: Any) -> Callable[[], CapyCreateThreadOperator]:
         "prompt": "Work",
         "wait_for_completion": True,
         "deferrable": False,
-        "poke_interval": 0.05,
+        "poke_interval": 0.1,
     }
     return lambda: CapyCreateThreadOperator(task_id=TASK_ID, **{**defaults, **arguments})
 
@@ -92,7 +95,9 @@ def test_a_kill_while_the_operator_waits(
         lambda: capy.requests("getThread"),
     )
     [truth] = capy.threads()
-    assert (ran.state, type(ran.error), bool(truth["stops"])) == (state, error, stopped)
+    assert (ran.state, isinstance(ran.error, CapyKilledError), bool(truth["stops"])) == (state, True, stopped)
+    # Airflow does not try again what ends with this class.
+    assert isinstance(ran.error, AirflowFailException) is (error is AirflowFailException)
     fate = "it was asked to stop" if stopped else "was not stopped"
     assert fate in str(ran.error)
 
@@ -116,7 +121,7 @@ def test_a_kill_with_stop_on_kill_off_leaves_the_thread_and_ends_the_task(capy: 
         lambda: capy.requests("getThread"),
     )
     [truth] = capy.threads()
-    assert (ran.state, type(ran.error), truth["stops"]) == ("failed", AirflowFailException, [])
+    assert (ran.state, isinstance(ran.error, AirflowFailException), truth["stops"]) == ("failed", True, [])
     assert "stop_on_kill is off" in str(ran.error)
 
 
@@ -257,6 +262,50 @@ def test_a_kill_that_airflow_takes_for_an_error_of_a_secrets_backend_is_a_kill(
     assert [bool(thread["stops"]) for thread in capy.threads()] == ([True] if kind == "sensor" else [])
 
 
+class LooksUp(WiredSupervisor):
+    """Knows the connection, and takes its time with its first look-up."""
+
+    def __init__(self, capy: EmulatorControl, seconds: float, standing: str = "running") -> None:
+        self._connection = json.loads(capy.connection_json())
+        self.asked_at: list[float] = []
+        super().__init__(lambda message: isinstance(message, comms.GetConnection), seconds, standing)
+
+    def answer(self, message: Any) -> Any:
+        if isinstance(message, comms.GetConnection):
+            self.asked_at.append(time.time() - (0 if self.asked_at else self._seconds))
+            fields = dict.fromkeys(("host", "schema", "login", "password", "port")) | self._connection
+            fields["extra"] = json.dumps(fields.get("extra") or {})
+            return comms.ConnectionResult(conn_id=message.conn_id, **fields)
+        return super().answer(message)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3])
+@pytest.mark.parametrize("kind", ["operator", "sensor", "wait"])
+def test_a_kill_into_the_look_up_of_the_connection_stops_a_thread_that_is_known(
+    kind: str, seconds: float, capy: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = LooksUp(capy, seconds)
+    if kind == "operator":
+        before = run_task(operator(wait_for_completion=False), retries=1)
+        supervisor.store.update(before.supervisor.store)
+        make: Callable[[], Any] = operator(retries=1)
+    else:
+        [watched] = capy.create(life="forever")
+        more = {"create_task_id": "create"} if kind == "wait" else {}
+        sensor = CapyThreadWait if kind == "wait" else CapyThreadSensor
+        make = lambda: sensor(task_id=TASK_ID, thread_id=watched, retries=1, **more)  # noqa: E731
+    monkeypatch.delenv("AIRFLOW_CONN_CAPY_DEFAULT")
+    with suppress(TypeError):
+        killed(lambda: run_task(make, supervisor=supervisor, try_number=2, retries=1), supervisor.is_busy.is_set)
+    ended = time.time()
+    [truth] = capy.threads()
+    assert len(truth["stops"]) == 1
+    assert supervisor.store["capy_thread"]["fate"] == "stopping"
+    # Airflow leaves five seconds.
+    [look_up, *_] = supervisor.asked_at
+    assert ended - look_up < 5
+
+
 def test_a_kill_before_a_create_that_leaves_no_record_sends_none(capy: EmulatorControl) -> None:
     supervisor = Supervisor()
     run_task(operator(durable=False, wait_for_completion=False), supervisor=supervisor)
@@ -277,7 +326,7 @@ def test_a_kill_after_the_thread_was_seen_to_its_end_stops_nothing(
     supervisor = SlowOnceSettled(standing=standing)
     ran = killed(
         lambda: run_task(
-            lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.05), supervisor=supervisor
+            lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.1), supervisor=supervisor
         ),
         supervisor.is_settled.is_set,
     )
@@ -337,7 +386,7 @@ def test_a_kill_before_the_create_starts_nothing(capy: EmulatorControl, monkeypa
 
     monkeypatch.setattr(ThreadStart, "get", killed_first)
     ran = run_task(operator(), supervisor=Supervisor(standing="failed"))
-    assert (ran.state, type(ran.error), capy.threads()) == ("failed", AirflowFailException, [])
+    assert (ran.state, isinstance(ran.error, AirflowFailException), capy.threads()) == ("failed", True, [])
 
 
 def test_a_kill_while_an_earlier_trys_thread_is_looked_for_stops_it(capy: EmulatorControl) -> None:
@@ -369,7 +418,8 @@ def test_a_kill_that_comes_into_a_log_call_does_not_wait_for_it(
     monkeypatch.setattr(CapyCreateThreadOperator, "log", Log())
     [thread_id] = capy.create(life="forever")
     killed_task = operator()()
-    killed_task._at_stake = thread_id
+    killed_task._run.at_stake = thread_id
+    assert killed_task.hook.settings.project_id
     with Log.lock, pytest.raises(CapyThreadError, match="Killed"):
         killed_task.on_kill()
     [line] = until(lambda: Log.lines)
@@ -416,7 +466,7 @@ def test_a_kill_while_the_sensor_pokes(leniency: dict[str, Any], stop_on_kill: b
     ran = killed(
         lambda: run_task(
             lambda: CapyThreadSensor(
-                task_id=TASK_ID, thread_id=thread_id, poke_interval=0.05, stop_on_kill=stop_on_kill, **leniency
+                task_id=TASK_ID, thread_id=thread_id, poke_interval=0.1, stop_on_kill=stop_on_kill, **leniency
             ),
             supervisor=Supervisor(standing="failed"),
         ),
@@ -429,7 +479,7 @@ def test_a_cleared_sensor_leaves_its_thread_to_the_next_try(capy: EmulatorContro
     [thread_id] = capy.create(life="forever")
     ran = killed(
         lambda: run_task(
-            lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.05, retries=1),
+            lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.1, retries=1),
             supervisor=Supervisor(standing="restarting"),
             retries=1,
         ),
@@ -453,7 +503,7 @@ def test_an_execution_timeout_of_a_sensor_leaves_the_thread(deferrable: bool, ca
         lambda: CapyThreadSensor(
             task_id=TASK_ID,
             thread_id=thread_id,
-            poke_interval=0.05,
+            poke_interval=0.1,
             deferrable=deferrable,
             execution_timeout=timedelta(seconds=2),
         )
