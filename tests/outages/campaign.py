@@ -35,6 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "unresolvable": {"kind": "reset"},
 }
 TOLD = ("could not be looked at", "is seen again")
+SENSORS = ("poke", "reschedule", "deferred")
 SETTLED_WITHIN = 600.0
 # Those whose state alone does not tell that they have begun to wait.
 AWAY = ("operator_worker", "sensor_poke", "sensor_reschedule", "group_worker.wait")
@@ -111,8 +112,9 @@ class Lab:
     def begin(self, waits: int) -> str:
         """Start a run, and return its id once all of it waits."""
         self.capy.script(life="forever")
-        threads = self.capy.create("of somebody else", life="forever", copies=waits)
-        run_id = self.airflow.trigger(DAG, {"threads": threads})
+        threads = self.capy.create("of somebody else", life="forever", copies=waits + len(SENSORS))
+        watched = dict(zip(SENSORS, threads, strict=False))
+        run_id = self.airflow.trigger(DAG, {"threads": threads[len(SENSORS) :], **watched})
 
         def all_wait() -> bool:
             states = self.airflow.task_states(DAG, run_id)
@@ -147,7 +149,7 @@ class Lab:
         ]
         threads = self.capy.threads()
         found += [f"{truth['prompt']} was asked to stop" for truth in threads if truth["stops"]]
-        expected = waits + 4
+        expected = waits + len(SENSORS) + 4
         return found if len(threads) == expected else [*found, f"{len(threads)} threads instead of {expected}"]
 
 
