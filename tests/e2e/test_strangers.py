@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.harness.airflow import LocalAirflow
 
 RETRY_AFTER = 8.0
-OUTAGE_SECONDS = 15.0
+OUTAGE_SECONDS = 18.0
 LIFE_SECONDS = 8.0
 FAILS = {"refused_thread_id", "rotated"}
 OUTAGES = ("outage_worker", "outage_deferred", "outage_group.create", "outage_group.wait", "outage_reschedule")

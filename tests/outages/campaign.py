@@ -35,7 +35,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "unresolvable": {"kind": "reset"},
 }
 TOLD = ("could not be looked at", "is seen again")
+SENSORS = ("poke", "reschedule", "deferred")
 SETTLED_WITHIN = 600.0
+# Those whose state alone does not tell that they have begun to wait.
+AWAY = ("operator_worker", "sensor_poke", "sensor_reschedule", "group_worker.wait")
 
 
 @dataclass(frozen=True)
@@ -109,17 +112,19 @@ class Lab:
     def begin(self, waits: int) -> str:
         """Start a run, and return its id once all of it waits."""
         self.capy.script(life="forever")
-        threads = self.capy.create("of somebody else", life="forever", copies=waits)
-        run_id = self.airflow.trigger(DAG, {"threads": threads})
-        waiting = {"deferred", "running", "up_for_reschedule"}
+        threads = self.capy.create("of somebody else", life="forever", copies=waits + len(SENSORS))
+        watched = dict(zip(SENSORS, threads, strict=False))
+        run_id = self.airflow.trigger(DAG, {"threads": threads[len(SENSORS) :], **watched})
 
         def all_wait() -> bool:
             states = self.airflow.task_states(DAG, run_id)
             done = [name for name, state in states.items() if name == "threads" or name.endswith(".create")]
             rest = {name: state for name, state in states.items() if name not in done}
-            known = [self.airflow.xcom(DAG, run_id, name, "thread_id") for name in ("operator_worker", "sensor_poke")]
+            # One that comes again is seldom met at rest.
+            known = [self.airflow.xcom(DAG, run_id, name, "thread_id") for name in AWAY if name in rest]
             crowd = sum(name.startswith("crowd[") for name in rest)
-            return crowd == waits and set(rest.values()) <= waiting and all(known)
+            here = {name for name, state in rest.items() if state not in {"deferred", "running"}}
+            return crowd == waits and here <= {"sensor_reschedule"} and len(known) == len(AWAY) and all(known)
 
         self.airflow.wait_until("everything waits", all_wait, SETTLED_WITHIN, 2.0)
         # The last one's first look.
@@ -144,7 +149,7 @@ class Lab:
         ]
         threads = self.capy.threads()
         found += [f"{truth['prompt']} was asked to stop" for truth in threads if truth["stops"]]
-        expected = waits + 4
+        expected = waits + len(SENSORS) + 4
         return found if len(threads) == expected else [*found, f"{len(threads)} threads instead of {expected}"]
 
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.sdk import Connection
 from airflow.sdk.execution_time import task_runner
 
 from airflow_provider_capy import stopping
@@ -21,7 +22,6 @@ from airflow_provider_capy.creating import PATIENCE
 from airflow_provider_capy.exceptions import CapyError
 from airflow_provider_capy.flow import run
 from airflow_provider_capy.hooks.capy import CapyHook
-from airflow_provider_capy.hooks.settings import connection_settings
 from airflow_provider_capy.identity import STORE_KEY, Record
 from airflow_provider_capy.lifecycle import Fate, Outcome, Policy
 from airflow_provider_capy.stopping import Found
@@ -56,17 +56,23 @@ def _supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.root, "disabled", True)
 
 
-def new_hook(conn_id: str = "capy_default") -> CapyHook:
-    hook = CapyHook(conn_id)
-    hook.__dict__["settings"] = connection_settings(
-        conn_id=conn_id,
-        host="http://127.0.0.1:9/api",
-        schema=None,
-        port=None,
-        password="capy_token",
-        extra=json.dumps({"project_id": PROJECT}),
-    )
-    return hook
+class KnownHook(CapyHook):
+    """A hook whose connection is there without asking anybody."""
+
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Any:
+        extra = json.dumps({"project_id": PROJECT})
+        return Connection(
+            conn_id=conn_id, conn_type="capy", host="http://127.0.0.1:9/api", password="capy_token", extra=extra
+        )
+
+    @classmethod
+    async def aget_connection(cls, conn_id: str) -> Any:
+        return cls.get_connection(conn_id)
+
+
+def new_hook() -> CapyHook:
+    return KnownHook("capy_default")
 
 
 def drawn(way: str, number: int) -> tuple[random.Random, Sky]:

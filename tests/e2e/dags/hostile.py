@@ -21,7 +21,7 @@ with DAG("hostile", schedule=None, default_args={"retries": 0}):
         )
     capy_thread("group_deferred", prompt=PROMPT, deferrable=True, poke_interval=2, priority_weight=100)
     capy_thread("group_poke", prompt=PROMPT, deferrable=False, poke_interval=2)
-    capy_thread("group_reschedule", prompt=PROMPT, deferrable=False, mode="reschedule", poke_interval=5)
+    capy_thread("group_reschedule", prompt=PROMPT, deferrable=False, mode="reschedule", poke_interval=15)
 
 with DAG("hostile_neighbour", schedule=None, default_args={"retries": 0}):
     CapyCreateThreadOperator(

@@ -26,7 +26,8 @@ with DAG("strangers", schedule=None, default_args={"retries": 0}):
         task_id="outage_reschedule",
         thread_id="{{ dag_run.conf['watched'] }}",
         mode="reschedule",
-        poke_interval=6,
+        # Airflow's scheduler fails a task that comes again before it has seen its last process end.
+        poke_interval=15,
         priority_weight=100,
     )
     CapyCreateThreadOperator(task_id="outage_worker", prompt="[outage]", priority_weight=50, **WORKER)

@@ -24,10 +24,11 @@ with DAG("outages", schedule=None, default_args={"retries": 0}):
         )
     for name, ways in {
         "poke": {"mode": "poke"},
-        "reschedule": {"mode": "reschedule"},
+        # Airflow's scheduler fails a task that comes again before it has seen its last process end.
+        "reschedule": {"mode": "reschedule", "poke_interval": max(HOW["poke_interval"], 20.0)},
         "deferred": {"deferrable": True},
     }.items():
-        CapyThreadSensor(task_id=f"sensor_{name}", thread_id="{{ dag_run.conf['threads'][0] }}", **ways, **HOW)
+        CapyThreadSensor(task_id=f"sensor_{name}", thread_id=f"{{{{ dag_run.conf['{name}'] }}}}", **{**HOW, **ways})
     capy_thread("group_worker", prompt="group worker", deferrable=False, **HOW)
     capy_thread("group_deferred", prompt="group deferred", deferrable=True, **HOW)
 
