@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_capy.api.calls import get_thread
 from airflow_provider_capy.creating import PATIENCE, Patience, find_shared, look_up, outcome_unknown
-from airflow_provider_capy.exceptions import (
-    CapyError,
-    CapyNotFoundError,
-    CapyRequestError,
-    CapyStopUnconfirmedError,
-    CapyThreadError,
-)
+from airflow_provider_capy.exceptions import CapyRequestError, CapyStopUnconfirmedError
 from airflow_provider_capy.flow import run
+from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, Fate, Outcome, Policy, failed_tasks, judge
-from airflow_provider_capy.stopping import stop_and_confirm
+from airflow_provider_capy.stopping import look_surely, stop_and_confirm
+from airflow_provider_capy.waiting import is_passing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from airflow_provider_capy.api.models import CreatedThread, Thread
     from airflow_provider_capy.flow import Flow, R
@@ -51,7 +47,7 @@ class ThreadOfTask:
         retries: of the task, see there.
         try_number: of the task instance, see there.
         owner: id of the task that answers for the thread from its create on; empty: the task itself.
-        announce: called with the intent before it is written, and with its thread as soon as that is known.
+        announce: called with the intent before it is written, and with its thread's id as soon as that is known.
         sending: called right before the create is sent.
         patience: how long lookups go on.
         clock: gives epoch seconds.
@@ -83,19 +79,26 @@ class ThreadOfTask:
         """Return the record when its thread still counts."""
         thread_id = record.thread_id or ""
         try:
-            thread: Thread = self.hook.client.send(get_thread(thread_id))
-        except CapyNotFoundError:
-            self.log.warning("Thread %s of an earlier try does not exist any more; a new one is started", thread_id)
-            return None
+            thread = self._run(look_surely(thread_id, clock=self.clock))
         except CapyRequestError as error:
+            if is_passing(error):
+                # Whoever waits for it looks again for as long as it takes.
+                self.log.warning("Thread %s of an earlier try is gone on with unseen: %s", thread_id, error)
+                return self._taken_over(record)
             error.args = (f"{error}. Thread {thread_id} of an earlier try was left as it is; a retry goes on with it",)
             raise
+        if thread is None:
+            self.log.warning("Thread %s of an earlier try does not exist any more; a new one is started", thread_id)
+            return None
         if (why := self._does_not_count(thread)) is not None:
             self.log.warning("Thread %s of an earlier try %s; a new one is started", thread_id, why)
             return None
         self.log.info(
             "Reattached to thread %s of an earlier try, %s: %s", thread_id, thread.run_state, record.thread_url
         )
+        return self._taken_over(record)
+
+    def _taken_over(self, record: Record) -> Record:
         now = record.model_copy(update=self._now)
         return now if now == record else self._store(now)
 
@@ -129,7 +132,6 @@ class ThreadOfTask:
                 look_up(
                     record.reference,
                     project_id=record.project_id,
-                    not_before=None if self.reference else record.intended_at,
                     until=max(self.clock(), record.intended_at + lag) + lag,
                     clock=self.clock,
                     patience=self.patience,
@@ -182,13 +184,14 @@ class ThreadOfTask:
     def _leave_old(self, record: Record, thread_id: str, what: str) -> None:
         """See that a thread that may not be stopped is at rest: two agents are not to work beside each other."""
         try:
-            thread: Thread = self.hook.client.send(get_thread(thread_id))
-        except CapyNotFoundError:
-            return
+            thread = self._run(look_surely(thread_id, clock=self.clock))
         except CapyRequestError as error:
             error.args = (f"{error}. Replacing {what} failed: nobody knows whether it is at rest; nothing was started",)
             raise
-        if judge(thread, ENDS_AT_ONCE, Policy(), self.clock()).outcome in {None, Outcome.BLOCKED}:
+        if thread is not None and judge(thread, ENDS_AT_ONCE, Policy(), self.clock()).outcome in {
+            None,
+            Outcome.BLOCKED,
+        }:
             raise CapyStopUnconfirmedError(
                 f"Replacing {what} failed: it is {thread.run_state} and stop_on_kill is off. No second one was started; "
                 "stop it or let it finish, then retry",
@@ -197,28 +200,40 @@ class ThreadOfTask:
             )
 
     def _keep(self, record: Record, thread: CreatedThread | Thread, how: str) -> Record:
-        # Before anything that can fail: whatever is raised from here on, somebody has to answer for it.
-        self.announce(record.model_copy(update={"thread_id": thread.id}))
-        return self._store(self._with_thread(record, thread, how))
+        """Return the record with its thread; whatever fails from here on, the task knows the id."""
+        known = record.model_copy(update={"thread_id": thread.id})
+        self.announce(known)
+        with _no_matter():
+            url = self.hook.thread_url(thread.id, record.project_id)
+            known = known.model_copy(update={"thread_url": url})
+            self.log.info("Thread %s %s: %s", thread.id, how, url)
+        return self._store(known)
 
     def _store(self, record: Record) -> Record:
         try:
             return self.store.write(record)
-        except CapyThreadError:
-            # A kill came into the write.
+        except CapyKilledError:
             raise
-        except CapyError as error:
+        except Exception as error:  # noqa: BLE001 - whatever a store's backend raises
             # The thread is there, and what is stored already leads a retry to it.
             how = f"a retry finds it by its reference {record.reference}" if record.reference else "no retry knows it"
-            self.log.warning(
-                "What is known of thread %s could not be stored (%s); %s", record.thread_id, error.__cause__, how
-            )
+            with _no_matter():
+                cause = error.__cause__ or error
+                self.log.warning(
+                    "What is known of thread %s could not be stored (%s); %s", record.thread_id, cause, how
+                )
             return record
 
-    def _with_thread(self, record: Record, thread: CreatedThread | Thread, how: str) -> Record:
-        url = self.hook.thread_url(thread.id, record.project_id)
-        self.log.info("Thread %s %s: %s", thread.id, how, url)
-        return record.model_copy(update={"thread_id": thread.id, "thread_url": url})
-
     def _run(self, flow: Flow[R]) -> R:
-        return run(flow, self.hook.client, self.sleep)
+        return run(flow, self.hook, self.sleep)
+
+
+@contextmanager
+def _no_matter() -> Iterator[None]:
+    """Go on whatever fails, but for a kill: neither an address nor a line in the log is worth a thread."""
+    try:
+        yield
+    except CapyKilledError:
+        raise
+    except Exception:  # noqa: BLE001, S110 - see above
+        pass

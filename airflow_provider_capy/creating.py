@@ -11,11 +11,14 @@ from airflow_provider_capy.exceptions import (
     CapyAPIError,
     CapyConnectError,
     CapyCreateUnknownError,
+    CapyReferenceError,
     CapyRequestError,
     CapyServerError,
 )
 from airflow_provider_capy.flow import Ask, Flow, Pause
-from airflow_provider_capy.identity import reference_from, the_one
+from airflow_provider_capy.identity import nobodys, reference_from, the_one
+from airflow_provider_capy.records import STORE_KEY
+from airflow_provider_capy.waiting import is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,15 +41,20 @@ class Patience:
         shared_lag: seconds to look for a thread that another task may just have started under the user's own reference.
         first_pause: seconds between the first two looks; each pause is half as long again as the one before.
         longest_pause: seconds between looks at the most.
+        between: seconds between the looks for two generations of the user's own reference.
     """
 
     index_lag: float = 30.0
     shared_lag: float = 10.0
     first_pause: float = 1.0
     longest_pause: float = 5.0
+    between: float = 0.2
 
 
 PATIENCE = Patience()
+
+# A reference of the user's own under which more threads than this have ended badly is refused.
+MOST_GENERATIONS = 100
 
 
 def was_surely_not_processed(error: CapyRequestError) -> bool:
@@ -62,36 +70,57 @@ def look_up(
     reference: str,
     *,
     project_id: str,
-    not_before: float | None,
     until: float,
     clock: Callable[[], float],
     patience: Patience = PATIENCE,
     retry: RetryLimits | None = None,
 ) -> Flow[Thread | None]:
-    """Look for the thread that carries a reference, patiently, since a search index may lag.
+    """Look for the thread that carries a reference, patiently, since a search index may lag and Capy may be away.
 
     Args:
         reference: see :func:`~airflow_provider_capy.identity.reference_for`.
         project_id: where it must be.
-        not_before: epoch seconds before which it cannot have been created; ``None`` for any age.
-        until: epoch seconds until which an empty answer is not believed.
+        until: epoch seconds until which an empty answer is not believed, and a failure that may pass is sat out.
         clock: gives epoch seconds.
         patience: how the looks are spread.
         retry: how patient each look is.
 
     Raises:
-        CapyReferenceError: for several hits, or one that cannot be ours.
+        CapyReferenceError: for several hits, one that cannot be ours, or a search that finds what it was not asked for.
         CapyRequestError: when Capy cannot be asked.
     """
-    query = checked(ListThreadsQuery, project_id=project_id, origin="api", q=reference, limit=100)
     pause = patience.first_pause
     while True:
-        page = yield Ask(list_threads(query), retry)
-        found = the_one(page.items, reference=reference, project_id=project_id, not_before=not_before)
-        if found is not None or clock() >= until:
-            return found
-        yield Pause(min(pause, max(until - clock(), 0.0)))
+        failure: CapyRequestError | None = None
+        at_least = 0.0
+        try:
+            if hits := (yield from _search(reference, project_id, retry)):
+                # The contract calls it free text: a search that shows what comes nearest would show somebody else's.
+                if (yield from _search(nobodys(reference), project_id, retry)):
+                    raise CapyReferenceError(
+                        f"Capy's search is not exact: it finds threads of project {project_id} for a word that none has, so "
+                        f"none can be found by its reference {reference}. Nothing was taken, stopped or started; see whether "
+                        "a thread is at work there, then leave reference= out, set durable=False and delete the key "
+                        f"{STORE_KEY!r} from this task's state store, if it is there"
+                    )
+                return the_one(hits, reference=reference, project_id=project_id)
+        except CapyRequestError as error:
+            if not is_passing(error):
+                raise
+            failure, at_least = error, getattr(error, "retry_after", None) or 0.0
+        left = until - clock()
+        if left <= 0:
+            if failure is not None:
+                raise failure
+            return None
+        yield Pause(min(max(pause, at_least), left))
         pause = min(pause * 1.5, patience.longest_pause)
+
+
+def _search(word: str, project_id: str, retry: RetryLimits | None) -> Flow[list[Thread]]:
+    query = checked(ListThreadsQuery, project_id=project_id, origin="api", q=word, limit=100)
+    page = yield Ask(list_threads(query), retry)
+    return page.items  # type: ignore[no-any-return]
 
 
 def find_shared(
@@ -117,25 +146,32 @@ def find_shared(
 
     Returns:
         the thread and its generation; ``None`` and the generation of the one to be created.
+
+    Raises:
+        CapyReferenceError: see :func:`look_up`; or too many generations ended badly.
+        CapyRequestError: when Capy cannot be asked.
     """
     last: tuple[Thread, int] | None = None
-    while True:
+    for following in range(generation, generation + MOST_GENERATIONS):
         wait = patience.shared_lag if last is None else 0.0
-        reference = reference_from(text, generation)
+        reference = reference_from(text, following)
         found = yield from look_up(
-            reference, project_id=project_id, not_before=None, until=clock() + wait, clock=clock, patience=patience
+            reference, project_id=project_id, until=clock() + wait, clock=clock, patience=patience
         )
         if found is None:
-            return last if last is not None else (None, generation)
-        last = (found, generation) if counts(found) else None
-        generation += 1
+            return last if last is not None else (None, following)
+        last = (found, following) if counts(found) else None
+        yield Pause(patience.between)
+    raise CapyReferenceError(
+        f"reference: {MOST_GENERATIONS} threads carry {text!r} and followed each other. Nothing was started; "
+        "give another reference, e.g. with a number of its own"
+    )
 
 
 def create_once(
     body: CreateThreadBody,
     *,
     reference: str | None,
-    intended_at: float,
     clock: Callable[[], float],
     patience: Patience = PATIENCE,
 ) -> Flow[CreatedThread | Thread]:
@@ -144,14 +180,12 @@ def create_once(
     Args:
         body: the thread; its prompt carries the reference, if there is one.
         reference: what to look for after a lost answer; ``None`` when the prompt carries none.
-        intended_at: epoch seconds before which the thread cannot have been created.
         clock: gives epoch seconds.
         patience: how long it is looked for.
 
     Raises:
-        CapyCreateUnknownError: the answer was lost, and no thread was found: one may exist.
+        CapyCreateUnknownError: the answer was lost, and no thread was surely found: one may exist.
         CapyRequestError: the create surely started nothing.
-        CapyReferenceError: see :func:`look_up`.
     """
     try:
         created: CreatedThread = yield Ask(create_thread(body))
@@ -162,19 +196,18 @@ def create_once(
         lost = error
     if reference is None:
         raise CapyCreateUnknownError(
-            f"{lost}. A thread may have been started and is not known here: durable=False gave it no reference to look "
+            f"A thread may have been started and is not known here: {lost}. durable=False gave it no reference to look "
             f"it up by. Look in project {body.project_id} before you retry; a retry starts another one"
         ) from lost
     try:
         found = yield from look_up(
             reference,
             project_id=body.project_id,
-            not_before=intended_at,
             until=clock() + patience.index_lag,
             clock=clock,
             patience=patience,
         )
-    except CapyRequestError as error:
+    except (CapyRequestError, CapyReferenceError) as error:
         raise outcome_unknown(reference, f"{lost}. Looking the thread up failed as well ({error})") from lost
     if found is None:
         raise outcome_unknown(reference, f"{lost}. No thread was found within {patience.index_lag:g} s") from lost
@@ -184,6 +217,6 @@ def create_once(
 def outcome_unknown(reference: str, what_happened: str) -> CapyCreateUnknownError:
     """Return the error for a thread that may exist; it carries what the thread can be found by."""
     return CapyCreateUnknownError(
-        f"{what_happened}. The outcome is unknown: a thread with the reference {reference} may have been started; "
+        f"A thread may have been started, the outcome is unknown: {what_happened}. It carries the reference {reference}; "
         "the next try looks for it again before it starts another one"
     )

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_capy.exceptions import CapyError, CapyRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+
+    from typing_extensions import Self
 
     from airflow_provider_capy.api import AsyncCapyClient, CapyClient
     from airflow_provider_capy.api.calls import Call
     from airflow_provider_capy.api.retry import RetryLimits
-    from airflow_provider_capy.api.settings import ClientSettings
+    from airflow_provider_capy.hooks.capy import CapyHook
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ R = TypeVar("R")
 Flow = Generator["Ask | Pause", Any, R]
 
 
-def run(flow: Flow[R], client: CapyClient, sleep: Callable[[float], None] = time.sleep) -> R:
+def run(flow: Flow[R], client: CapyClient | CapyHook, sleep: Callable[[float], None] = time.sleep) -> R:
     """Drive a flow in ordinary code and return its result; ``sleep`` is called with the seconds of a pause."""
     answer: Any = None
     error: CapyRequestError | None = None
@@ -84,21 +87,22 @@ class SharedClient:
     """A client for many procedures at once: beside each other they have no more than so many requests in flight.
 
     Args:
-        settings: how to reach Capy.
+        client: sends them.
         in_flight: requests at the same time.
     """
 
-    def __init__(self, settings: ClientSettings, in_flight: int = IN_FLIGHT) -> None:
-        from httpx import Limits
-
-        from airflow_provider_capy.api import AsyncCapyClient
-
-        self._client = AsyncCapyClient(
-            settings, limits=Limits(max_connections=None, max_keepalive_connections=in_flight)
-        )
+    def __init__(self, client: AsyncCapyClient, in_flight: int = IN_FLIGHT) -> None:
+        self._client = client
         self._gate = asyncio.Semaphore(in_flight)
         # While some threads are looked at again, others are still to be asked to stop: those go first.
         self._looks = asyncio.Semaphore(max(1, in_flight // 4))
+
+    @classmethod
+    async def opened(cls, hook: CapyHook, **changes: Any) -> Self:
+        """Return one for a connection; ``changes`` as in :meth:`~airflow_provider_capy.hooks.capy.CapyHook.new_client`."""
+        from httpx import Limits
+
+        return cls(await hook.aclient(Limits(max_connections=None, max_keepalive_connections=IN_FLIGHT), **changes))
 
     async def send(self, call: Call[Any], retry: RetryLimits | None = None) -> Any:
         """Send a call when it is its turn; see :meth:`~airflow_provider_capy.api.AsyncCapyClient.send`."""
@@ -113,13 +117,35 @@ class SharedClient:
         await self._client.close()
 
 
-async def arun_all(flows: Sequence[Flow[R]], settings: ClientSettings) -> list[R | CapyError]:
+class SharedClients:
+    """The shared clients of one event loop, each open for as long as somebody uses it."""
+
+    def __init__(self) -> None:
+        self._open: dict[Hashable, tuple[asyncio.Task[SharedClient], int]] = {}
+
+    @asynccontextmanager
+    async def lent(self, key: Hashable, hook: CapyHook, **changes: Any) -> AsyncIterator[SharedClient]:
+        """Lend the client of a key, opened with the hook of whoever comes first."""
+        opened, users = self._open.get(key) or (asyncio.ensure_future(SharedClient.opened(hook, **changes)), 0)
+        self._open[key] = (opened, users + 1)
+        try:
+            # Whoever came first may be cancelled, the others wait on.
+            yield await asyncio.shield(opened)
+        finally:
+            opened, users = self._open.pop(key)
+            if users > 1:
+                self._open[key] = (opened, users - 1)
+            elif opened.done() and not opened.cancelled() and opened.exception() is None:
+                await opened.result().close()
+
+
+async def arun_all(flows: Sequence[Flow[R]], hook: CapyHook) -> list[R | CapyError]:
     """Drive several flows beside each other through one client.
 
     Returns:
         in the order of the flows, what each returned, or the ``CapyError`` that ended it.
     """
-    client = SharedClient(settings)
+    client = await SharedClient.opened(hook)
 
     async def ended(flow: Flow[R]) -> R | CapyError:
         try:

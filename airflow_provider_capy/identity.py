@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -20,9 +21,6 @@ REFERENCE_LABEL = "Airflow reference:"
 
 # Why a record that names no thread is not looked up: Capy refused the create, so there is none.
 REFUSED = "refused"
-
-# Capy's clock and the worker's differ; a thread this much older than the intent is certainly not ours.
-CLOCK_SKEW_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ class Record(ThreadRecord):
         clear_number: how often the run had been cleared when it was written.
         max_tries: see :class:`Attempt`.
         retries: see there.
-        intended_at: epoch seconds of the first intent under this reference: its thread cannot be older.
+        intended_at: epoch seconds of the first intent under this reference.
         sent_at: epoch seconds of the last intent under it: deadlines count from here.
         succeeded: the task reached its success with it.
         ended: why a retry must not go on with it, e.g. ``"archived"``; empty while it may.
@@ -192,21 +190,23 @@ def with_reference(prompt: str, reference: str) -> str:
     return f"{prompt.rstrip()}\n\n{REFERENCE_LABEL} {reference}"
 
 
-def the_one(hits: Sequence[Thread], *, reference: str, project_id: str, not_before: float | None) -> Thread | None:
+def nobodys(reference: str) -> str:
+    """Return a word like a reference that nobody has: a search that is exact finds nothing for it."""
+    return reference[:2] + secrets.token_hex(16)
+
+
+def the_one(hits: Sequence[Thread], *, reference: str, project_id: str) -> Thread:
     """Return our thread from what the lookup found.
 
     Args:
-        hits: threads whose content holds the reference.
+        hits: threads whose content holds the reference, at least one.
         reference: what was looked for.
         project_id: where ours must be.
-        not_before: epoch seconds of the intent; ``None`` for a reference of the user's own, which may be older.
 
     Raises:
         CapyReferenceError: for several hits that are not archived, or one that cannot be ours; it lists them, and
             nothing is guessed.
     """
-    if not hits:
-        return None
     # Whoever was asked to leave one of several can only archive the others: Capy deletes no thread.
     alive = [hit for hit in hits if hit.status != "archived" and hit.run_state != "archived"]
     listed = ", ".join(
@@ -219,14 +219,11 @@ def the_one(hits: Sequence[Thread], *, reference: str, project_id: str, not_befo
             thread_id=hits[0].id,
         )
     hit = alive[0] if alive else hits[0]
-    created = hit.created
-    too_old = not_before is not None and created is not None and created.timestamp() < not_before - CLOCK_SKEW_SECONDS
-    if too_old or (hit.project_id and hit.project_id != project_id):
+    if hit.project_id and hit.project_id != project_id:
         raise CapyReferenceError(
             f"The thread that carries the reference {reference} cannot be ours: {listed}; we wanted project "
-            f"{project_id} and no thread older than the intent. It was neither taken nor stopped, and none was started "
-            "anew; see what it is, then delete the key "
-            f"{STORE_KEY!r} from this task's state store and retry",
+            f"{project_id}. It was neither taken nor stopped, and none was started anew; see what it is, then delete the "
+            f"key {STORE_KEY!r} from this task's state store and retry",
             thread_id=hit.id,
         )
     return hit

@@ -228,7 +228,7 @@ def summary(thread: Thread, *, outcome: Outcome, url: str) -> dict[str, Any]:
     return picture
 
 
-def checked_on_blocked(value: str) -> OnBlocked:
+def checked_on_blocked(value: Any) -> OnBlocked:
     """Return the value when it is a policy.
 
     Raises:

@@ -38,9 +38,10 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "airflow_provider_capy.hooks.capy.CapyHook",
                 "hook-name": _NAME,
                 "ui-field-behaviour": {
-                    "hidden-fields": ["login", "schema", "port", "extra"],
-                    "relabeling": {"host": "Base URL", "password": "API token"},
-                    "placeholders": {"host": "https://capy.ai/api", "password": "capy_…"},
+                    "hidden-fields": ["login", "schema", "extra"],
+                    # Not hidden: Airflow's Test button sends port 0 for none, and then takes the connection for another one.
+                    "relabeling": {"host": "Base URL", "port": "Port, for the Test button", "password": "API token"},
+                    "placeholders": {"host": "https://capy.ai/api", "port": "443", "password": "capy_…"},
                 },
                 "conn-fields": {
                     "project_id": {

@@ -50,16 +50,16 @@ class ThreadStart(ThreadOfTask):
                 # Only one record is kept: the thread of an earlier try is not to be lost from sight.
                 self._stop_old(before)
             self.sending()
-            flow = create_once(body, reference=None, intended_at=self.clock(), clock=self.clock)
+            intent = self._intent(uuid.uuid4().hex, 0)
+            flow = create_once(body, reference=None, clock=self.clock)
             # Not for a retry, which starts another one: whoever ends the run has to find it.
-            return self._keep(self._intent(uuid.uuid4().hex, 0), self._run(flow), "created")
+            return self._keep(intent, self._run(flow), "created")
         attempt = Attempt(self.clear_number, self.max_tries, self.retries, self.try_number)
         record = self.store.read()
         decision = decide(record, attempt)
         if record is not None and decision.action is Action.LOOK_UP and (found := self._adopt(record)) is not None:
             # From here on it is a known thread like any other, which may have ended badly meanwhile.
             record, decision = found, decide(found, attempt)
-            self.announce(found)
         kept = self._reattach(record) if record is not None and decision.action is Action.REATTACH else None
         return kept if kept is not None else self._start(record, decision)
 
@@ -117,18 +117,14 @@ class ThreadStart(ThreadOfTask):
         # The last step before the POST, since it fails for a try that another one has replaced meanwhile.
         self.store.write_surely(intent)
         self.sending()
-        flow = create_once(
-            body,
-            reference=intent.reference,
-            intended_at=intent.intended_at,
-            clock=self.clock,
-            patience=self.patience,
-        )
+        flow = create_once(body, reference=intent.reference, clock=self.clock, patience=self.patience)
         try:
-            return self._keep(intent, self._run(flow), "created")
+            created = self._run(flow)
         except CapyRequestError as error:
             # This one surely started nothing: what is unknown was raised as such.
             if again:
                 raise outcome_unknown(intent.reference, f"{error}. This try started nothing") from error
             self.store.update(ended=REFUSED, fate=Fate.SETTLED)
+            error.args = (f"Nothing was started: {error}",)
             raise
+        return self._keep(intent, created, "created")

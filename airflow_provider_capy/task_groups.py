@@ -18,28 +18,59 @@ if TYPE_CHECKING:
 
     from airflow_provider_capy.lifecycle import OnBlocked
 
-# Airflow's own arguments that say where and how a task runs, when it may run, and what a failure means: meant for both.
-_SHARED = frozenset(
+# What an argument means for the group as one unit decides which of its tasks is given it.
+# Where, when and how often a task runs, what its templates see, how it is described, and how it fails: only one of them does.
+BOTH = frozenset(
     {
-        "queue",
-        "executor",
-        "executor_config",
-        "owner",
-        "pool",
-        "pool_slots",
-        "priority_weight",
-        "retries",
-        "retry_delay",
-        "retry_exponential_backoff",
-        "max_retry_delay",
-        "retry_policy",
-        "on_failure_callback",
-        "email",
+        *("owner", "queue", "executor", "executor_config", "run_as_user", "resources"),
+        *("pool", "pool_slots", "priority_weight", "weight_rule"),
+        *("max_active_tis_per_dag", "max_active_tis_per_dagrun", "start_date", "end_date"),
+        *("retries", "retry_delay", "retry_exponential_backoff", "max_retry_delay", "retry_policy"),
+        *("depends_on_past", "ignore_first_depends_on_past", "wait_for_past_depends_before_skipping"),
+        *("params", "render_template_as_native_obj", "map_index_template", "inlets"),
+        *("on_failure_callback", "on_retry_callback", "on_skipped_callback"),
+        *("email", "email_on_retry", "email_on_failure", "execution_timeout"),
+        *("doc", "doc_md", "doc_json", "doc_yaml", "doc_rst", "logger_name", "allow_nested_operators"),
+        *("capy_conn_id", "stop_on_kill", "fail_on_task_error"),
     }
 )
-# What the wait takes beside its own arguments.
-_OF_THE_WAIT = frozenset({"mode", "soft_fail", "never_fail", "silent_fail", "exponential_backoff", "max_wait"})
-_OURS = frozenset({"task_id", "wait_for_completion", "thread_id"})
+# The unit's begin, and what Capy is asked for.
+CREATE = frozenset(
+    {
+        *("trigger_rule", "on_execute_callback", "pre_execute"),
+        *("prompt", "project_id", "repos", "browser_snapshot_ids", "attachment_urls", "tags", "slack"),
+        *("model", "speed", "reasoning", "build_model", "build_speed", "build_reasoning"),
+        *("impersonate_user_email", "reliability_investigation_id", "durable", "reference"),
+    }
+)
+# The unit's end: nobody is to be told of a thread that has only begun.
+WAIT = frozenset(
+    {
+        *("outlets", "on_success_callback", "post_execute", "multiple_outputs", "sla"),
+        *("deferrable", "poke_interval", "timeout", "tolerate_outage", "on_blocked"),
+        *("mode", "soft_fail", "never_fail", "silent_fail", "exponential_backoff", "max_wait"),
+    }
+)
+# The group's own, by the name that a task group has for it.
+GROUP = {
+    "dag": "dag",
+    "task_group": "parent_group",
+    "default_args": "default_args",
+    "task_display_name": "group_display_name",
+}
+_ITS_OWN = "the group sets this itself; leave it out"
+REFUSED = {
+    "task_id": _ITS_OWN,
+    "thread_id": _ITS_OWN,
+    "wait_for_completion": _ITS_OWN,
+    "do_xcom_push": _ITS_OWN,
+    "wait_for_downstream": (
+        "a group cannot hold its thread back until what came after it in the run before has ended; give the DAG "
+        "max_active_runs=1, or use CapyCreateThreadOperator with wait_for_completion=True"
+    ),
+}
+# Of these ``None`` is the default, so that one task can be kept from them.
+_UNSET = frozenset({"on_execute_callback", "pre_execute", "outlets", "on_success_callback", "post_execute"})
 
 
 class CapyThreadGroup(TaskGroup):
@@ -75,7 +106,7 @@ def capy_thread(
     fail_on_task_error: bool | EllipsisType = ...,
     stop_on_kill: bool | EllipsisType = ...,
     capy_conn_id: str | EllipsisType = ...,
-    **create_fields: Any,
+    **more: Any,
 ) -> CapyThreadGroup:
     """Start a thread and wait for it, in two tasks: for DAGs that want the thread's id early, or to see both steps.
 
@@ -84,59 +115,71 @@ def capy_thread(
     outlive it: ``wait`` answers for it, and stops it on its timeout and on its last failure. ``wait`` cannot start another
     thread: where only that would help, it fails without a further try, and says to clear ``create``.
 
-    What is not given is taken from the DAG's ``default_args``, and only then from these defaults.
+    What is not given is taken from ``default_args``, which reach each task as they reach every other, and only then from
+    these defaults.
 
     Args:
         group_id: id of the group, prefix of its tasks.
         prompt: what the agent is to do; templated.
         deferrable: wait in the triggerer; default: ``[operators] default_deferrable``.
-        poke_interval: seconds (or ``timedelta``) between looks; default 30.
+        poke_interval: seconds (or ``timedelta``) between looks; default 30, at least 0.1.
         timeout: seconds (or ``timedelta``) that the wait may take; then the thread is stopped. Default 24 h.
         on_blocked: a thread that waits for a person makes ``wait`` ``fail`` (the default), ``skip``, ``succeed`` or
             ``wait`` on; a blocked thread is left for its person.
         fail_on_task_error: fail when the thread is ready but one of its tasks failed; default ``False``.
         stop_on_kill: whether the thread may be stopped at all; default ``True``.
         capy_conn_id: the connection; default ``capy_default``.
-        **create_fields: every other argument of :class:`CapyCreateThreadOperator`, e.g. ``repos``, ``project_id``,
-            ``durable``; of the sensor's ``mode``, ``soft_fail`` and their like, for ``wait``; and Airflow's own: ``queue``,
-            ``pool``, ``retries`` and their like are meant for both tasks.
+        **more: every other argument of :class:`CapyCreateThreadOperator`, of the sensor, and Airflow's own. Each belongs to
+            the task for which it means the same as for one task that starts and waits: ``outlets`` and
+            ``on_success_callback`` to ``wait``, ``trigger_rule`` to ``create``, ``retries``, ``pool`` or ``params`` to both.
+            With ``depends_on_past`` a thread is not started before the one of the run before was waited for.
 
     Returns:
         the group; ``.output`` is the thread's summary, ``.thread_id`` its id.
 
     Raises:
-        CapyInputError: an argument that is the group's own to set.
+        CapyInputError: an argument that is sure to be refused, that is the group's own to set, or that it does not know.
     """
-    if ours := sorted(_OURS & create_fields.keys()):
-        raise CapyInputError(f"{', '.join(ours)}: the group sets this itself; leave it out")
-    of_wait = {name: create_fields.pop(name) for name in _OF_THE_WAIT & create_fields.keys()}
-    of_wait |= {name: create_fields[name] for name in _SHARED & create_fields.keys()}
-    of_both = _given(stop_on_kill=stop_on_kill, fail_on_task_error=fail_on_task_error, capy_conn_id=capy_conn_id)
-    of_wait |= of_both | _given(
-        deferrable=deferrable, poke_interval=poke_interval, timeout=timeout, on_blocked=on_blocked
-    )
-    group = CapyThreadGroup(group_id=group_id)
+    given = {
+        **more,
+        **_given(deferrable=deferrable, poke_interval=poke_interval, timeout=timeout, on_blocked=on_blocked),
+        **_given(fail_on_task_error=fail_on_task_error, stop_on_kill=stop_on_kill, capy_conn_id=capy_conn_id),
+        "prompt": prompt,
+    }
+    for name in given:
+        if name not in BOTH | CREATE | WAIT | GROUP.keys():
+            raise CapyInputError(
+                f"{name}: {REFUSED.get(name, 'is no argument that a group knows; check its spelling')}"
+            )
+    group = CapyThreadGroup(group_id=group_id, **{GROUP[name]: given[name] for name in GROUP.keys() & given.keys()})
     with group:
         create = group.create = CapyCreateThreadOperator(
             task_id="create",
-            prompt=prompt,
-            **{**create_fields, **of_both, "wait_for_completion": False, "do_xcom_push": True},
+            dag=group.dag,
+            task_group=group,
+            **_of_task(given, BOTH | CREATE, instead_of=WAIT),
+            wait_for_completion=False,
+            do_xcom_push=True,
         )
         if not create.durable:
             raise CapyInputError(
                 "durable: False leaves nothing by which the thread of a create that was cut off is found; leave it out, or "
                 "use CapyCreateThreadOperator alone"
             )
+        if create.depends_on_past:
+            # Of the run before, not only its create is to have succeeded.
+            create.wait_for_downstream = True
         wait = group.wait = CapyThreadWait(
             task_id="wait",
+            dag=group.dag,
+            task_group=group,
             create_task_id=create.task_id,
-            **{
-                **_default_timeout(group),
-                **of_wait,
-                "thread_id": create.output,
-                "project_id": create.project_id,
-                "do_xcom_push": True,
-            },
+            thread_id=create.output,
+            project_id=create.project_id,
+            do_xcom_push=True,
+            # Without a thread there is nothing to wait for, whatever lets the create start.
+            trigger_rule="all_success",
+            **{**_default_timeout(group), **_of_task(given, BOTH | WAIT, instead_of=CREATE)},
         )
         # From its create on, the thread is the wait's to answer for.
         create.thread_owner = wait.task_id
@@ -146,6 +189,12 @@ def capy_thread(
 
 def _given(**arguments: Any) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not ...}
+
+
+def _of_task(given: dict[str, Any], own: frozenset[str], *, instead_of: frozenset[str]) -> dict[str, Any]:
+    """Return a task's arguments; what was given to the other one is not to come to it from ``default_args`` either."""
+    nothing = dict.fromkeys(_UNSET & instead_of & given.keys())
+    return nothing | {name: given[name] for name in own & given.keys()}
 
 
 def _default_timeout(group: TaskGroup) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from airflow_provider_capy.exceptions import (
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Outcome, Policy, checked_on_blocked, fate_after
 from airflow_provider_capy.tasking import CapyTask, final
-from airflow_provider_capy.templated import as_outage, as_seconds
+from airflow_provider_capy.templated import as_interval, as_outage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +78,7 @@ class WaitingTask(CapyTask):
         """The one way out of a task's work: no error without the thread's fate, no kill untold, nothing left open."""
         run = self._run
         run.ti, run.context = context["ti"], context
+        self._take_digits()
         try:
             try:
                 yield
@@ -136,7 +137,7 @@ class WaitingTask(CapyTask):
             thread_id,
             thread_url=lambda seen: self.hook.thread_url(thread_id, seen or project_id),
             policy=self._policy,
-            poll_interval=as_seconds("poke_interval", self.poke_interval, least=0.0),
+            poll_interval=as_interval("poke_interval", self.poke_interval),
             deadline=deadline,
             tolerate_outage=as_outage(self.tolerate_outage),
             **more,

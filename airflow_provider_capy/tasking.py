@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError, CapyUnauthorizedError
+from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError
 from airflow_provider_capy.killing import (
     KILL_BUDGET,
     LATE_ANSWERS,
@@ -30,12 +30,13 @@ from airflow_provider_capy.killing import (
 )
 from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY, THREAD_URL_KEY, push_link
+from airflow_provider_capy.templated import CheckedArguments
 
 if TYPE_CHECKING:
     from airflow.sdk import RetryAction
     from typing_extensions import Self
 
-    from airflow_provider_capy.api.settings import ClientSettings
+    from airflow_provider_capy.api import CapyClient
     from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.hooks.capy import CapyHook
     from airflow_provider_capy.killing import KillOrder
@@ -100,7 +101,7 @@ class Run:
     pull_request: str = ""
 
 
-class CapyTask:
+class CapyTask(CheckedArguments):
     """Mixed into an operator that deals with one thread.
 
     Attributes:
@@ -290,7 +291,7 @@ class CapyTask:
         if run.in_create:
             return
         # The interrupted code may hold what the record and the look-up of the connection need, until this has left it.
-        is_looked_up = run.hook is not None and "settings" in vars(run.hook)
+        is_looked_up = run.hook is not None and run.hook.is_looked_up
         if not order.word_first and (is_looked_up or not order.stop):
             # What the question left of the time is the stop's: a 429 may ask for some of it.
             self._end_killed(order, run.kill, max(STOP_BUDGET, KILL_BUDGET - (time.monotonic() - began)))
@@ -331,32 +332,21 @@ class CapyTask:
         return outcome[0] if outcome else f"its stop was not answered within {budget:g} s, it may still be at work"
 
     def _stop_once(self, thread_id: str, budget: float) -> str:
-        from dataclasses import replace
-
-        from airflow_provider_capy.api import CapyClient
         from airflow_provider_capy.api.retry import RetryLimits
         from airflow_provider_capy.flow import run
         from airflow_provider_capy.stopping import request_stop
 
-        def ask() -> str:
-            settings = replace(self._looked_up(), connect_timeout=budget, read_timeout=budget)
-            with CapyClient(settings) as client:
-                limits = RetryLimits(attempts=3, total=budget, base=0.1, cap=0.2)
-                return run(request_stop(thread_id, limits), client).in_words
+        with self._client_for_stop(budget) as client:
+            limits = RetryLimits(attempts=3, total=budget, base=0.1, cap=0.2)
+            return run(request_stop(thread_id, limits), client).in_words
 
-        try:
-            return ask()
-        except CapyUnauthorizedError:
-            # The token was changed meanwhile.
-            self._run.hook = None
-            return ask()
-
-    def _looked_up(self) -> ClientSettings:
-        """Look the connection up, also where a signal came into a request to Airflow: then each answer is one late."""
+    def _client_for_stop(self, budget: float) -> CapyClient:
+        """Return a client of its own, also where a signal came into a request to Airflow: then each answer is one late."""
+        timeouts = {"connect_timeout": budget, "read_timeout": budget}
         for _ in range(LATE_ANSWERS):
             with suppress(AirflowNotFoundException):
-                return self.hook.settings.client
-        return self.hook.settings.client
+                return self.hook.new_client(**timeouts)
+        return self.hook.new_client(**timeouts)
 
     def _stop_for_good(self, context: Any, thread_id: str, timeout: float) -> str:
         """Stop a thread of which the record says already that it is being stopped, and say what became of it."""
@@ -371,7 +361,7 @@ class CapyTask:
         from airflow_provider_capy.stopping import stop_and_confirm
 
         try:
-            report = run(stop_and_confirm(thread_id, until=time.time() + timeout, clock=time.time), self.hook.client)
+            report = run(stop_and_confirm(thread_id, until=time.time() + timeout, clock=time.time), self.hook)
         except (CapyRequestError, CapyInputError, AirflowNotFoundException) as error:
             return False, f"its stop FAILED, it may still be at work ({error})"
         return report.is_over, report.in_words

@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from airflow_provider_capy.api.wording import explained, shown
 from airflow_provider_capy.exceptions import CapyInputError
+from airflow_provider_capy.templated import digits, not_text
 
 _EMAIL = re.compile(
     r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}\Z"
@@ -19,15 +20,17 @@ _TAG = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}\Z")
 _INVESTIGATION = re.compile(r"^rel_[a-f0-9]{40}\Z")
 NOTHING = frozenset({"None", "none", "null"})
 _THREAD_ID = re.compile(r"^(?!\.+\Z)[A-Za-z0-9._~-]{1,256}\Z")
+_WEB_ADDRESS = re.compile(r"^https?://[^/?#\s]+/(?:[^?#\s]*/)?([^/?#\s]+)/?(?:[?#]\S*)?\Z", re.IGNORECASE)
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _MAX_SAFE_INTEGER = 2**53 - 1
 
 
 def _text(value: Any) -> Any:
-    # pydantic would take bytes for text, and half a surrogate pair for a character; no JSON can carry that.
-    if isinstance(value, (bytes, bytearray)):
-        raise ValueError("is bytes, not text; decode it")  # noqa: TRY004 - pydantic reports ValueError only
-    if isinstance(value, str) and _HALF_CHARACTER.search(value):
+    value = digits(value)
+    if not isinstance(value, str):
+        raise ValueError(not_text(value))  # noqa: TRY004 - pydantic reports ValueError only
+    # pydantic would take half a surrogate pair for a character; no JSON can carry that.
+    if _HALF_CHARACTER.search(value):
         raise ValueError("holds half of a character (a lone surrogate), which cannot be sent; cut it elsewhere")
     return value
 
@@ -80,7 +83,7 @@ def _filled(value: str) -> str:
 
 def _as_object(key: str) -> BeforeValidator:
     """Let ``"high"`` stand for ``{"mode": "high"}`` and the like."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+    return BeforeValidator(lambda value: {key: value} if isinstance(digits(value), str) else value)
 
 
 Text = Annotated[str, BeforeValidator(_text)]
@@ -197,8 +200,14 @@ def checked(model: type[M], /, **values: Any) -> M:
         raise CapyInputError(explained(error)) from None
 
 
+def id_in(text: str) -> str:
+    """Return the last segment of a web address, which is the id of the thread that it shows; any other text as it is."""
+    address = _WEB_ADDRESS.match(text)
+    return address[1] if address else text
+
+
 def thread_id_in_path(thread_id: str) -> str:
-    """Return the id when it is safe inside a path.
+    """Return the id, also from a thread's web address, when it is safe inside a path.
 
     An id with ``/``, ``?``, ``#``, ``%`` or only dots could reach another endpoint, even percent-encoded, when a
     proxy on the way decodes it: such an id is refused instead of quoted.
@@ -207,9 +216,12 @@ def thread_id_in_path(thread_id: str) -> str:
         CapyInputError: when it is not a thread id.
     """
     # A template that finds nothing renders to the text "None", which would be asked for like any other id.
-    if not isinstance(thread_id, str) or not _THREAD_ID.match(thread_id) or thread_id in NOTHING:
+    found = digits(thread_id)
+    if isinstance(found, str):
+        found = id_in(found)
+    if not isinstance(found, str) or not _THREAD_ID.match(found) or found in NOTHING:
         raise CapyInputError(
-            f"thread_id: {shown(thread_id)} is not a thread id: letters, digits, '.', '_', '~' and '-' only, e.g. 'jam_123'. "
-            "Did a template render to nothing, or to a list?"
+            f"thread_id: {shown(thread_id)} is not a thread id: letters, digits, '.', '_', '~' and '-' only, e.g. 'jam_123', or its "
+            "web address. Did a template render to nothing, or to a list?"
         )
-    return thread_id
+    return found

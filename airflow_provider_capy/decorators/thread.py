@@ -72,7 +72,12 @@ def capy_thread_task(python_callable: Callable[..., Any] | None = None, **kwargs
     Args:
         python_callable: the function.
         **kwargs: arguments of the operator, ``prompt`` excepted.
+
+    Raises:
+        CapyInputError: one of them is sure to be refused.
     """
+    # A mapped task is not built before its run.
+    _CapyThreadDecoratedOperator.check_given(kwargs)
     return task_decorator_factory(
         python_callable=python_callable, decorated_operator_class=_CapyThreadDecoratedOperator, **kwargs
     )

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from airflow_provider_capy.emulator import wire
 from airflow_provider_capy.emulator.contract import Problem
-from airflow_provider_capy.emulator.faults import FAULT
+from airflow_provider_capy.emulator.kinds import FAULT
 from airflow_provider_capy.emulator.messages import Reply, failure, invalid, json_reply
 from airflow_provider_capy.emulator.orders import (
     ArchiveOrder,

@@ -82,7 +82,7 @@ class Api:
 
     def _authorized(self, header: str | None) -> bool:
         scheme, _, token = (header or "").partition(" ")
-        expected = self._world.token.encode()
+        expected = (self._world.organisation.token or self._world.token).encode()
         return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode("utf-8", "replace"), expected)
 
     def _create(self, call: Call) -> tuple[Reply, Thread | None]:
@@ -128,7 +128,7 @@ class Api:
         projects = self._world.organisation.projects
         if projects is not None and query["projectId"] not in projects:
             return failure(404, "not_found", "Project not found")
-        tests = tests_for(query)
+        tests = tests_for({name: value for name, value in query.items() if name != "q" or not plan.best_match})
         found = (
             thread
             for thread in self._world.threads.newest_first(query["projectId"], before)

@@ -9,8 +9,9 @@ from airflow_provider_capy.emulator import connection
 from airflow_provider_capy.emulator.admin import PREFIX, Admin
 from airflow_provider_capy.emulator.api import Api, Call
 from airflow_provider_capy.emulator.contract import contract
-from airflow_provider_capy.emulator.distortion import afterwards, drifted, instead
-from airflow_provider_capy.emulator.faults import Lost, Reset, Subject, Truncate
+from airflow_provider_capy.emulator.distortion import afterwards, distorted, drifted, instead, on_another_clock
+from airflow_provider_capy.emulator.faults import Subject
+from airflow_provider_capy.emulator.kinds import BlackHole, Lost, Reset, SlowHead, Truncate
 from airflow_provider_capy.emulator.messages import BadJsonError, Reply, failure
 from airflow_provider_capy.emulator.pages import page
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from airflow_provider_capy.emulator.journal import Entry
     from airflow_provider_capy.emulator.messages import Request
     from airflow_provider_capy.emulator.world import World
+
+_FOR_EVER = 1e9
 
 DROPPED = "dropped"
 """What the log says of a request whose connection ended before its answer."""
@@ -78,6 +81,9 @@ class Emulator:
         # A service goes on with what it has taken in, whether or not somebody still waits for the answer.
         if plan.wait_before and not await self._pause(plan.wait_before):
             return None
+        if isinstance(plan.outcome, BlackHole):
+            await self._pause(_FOR_EVER, receive)
+            return None
         if isinstance(plan.outcome, Reset):
             return None
         now = self._world.clock()
@@ -85,7 +91,12 @@ class Emulator:
         if reply is None:
             reply, thread = self._api.answer(Call(call.operation, call.path, call.request, now), plan)
             entry.thread_id = thread.id if thread else entry.thread_id
-            reply = afterwards(plan.outcome, drifted(reply) if plan.drift else reply)
+            reply = drifted(reply) if plan.drift else reply
+            for patch in plan.patches:
+                reply = distorted(reply, patch)
+            reply = afterwards(plan.outcome, reply)
+        if plan.skew:
+            reply = on_another_clock(reply, plan.skew, now)
         if plan.wait_after and not await self._pause(plan.wait_after, receive):
             return None
         return reply
@@ -99,6 +110,10 @@ class Emulator:
         elif isinstance(plan.outcome, Truncate):
             entry.status = DROPPED
             await connection.write_half(send, receive, request, reply)
+        elif isinstance(plan.outcome, SlowHead):
+            entry.status = reply.status
+            if not await connection.write_slowly(receive, request, reply, plan.outcome):
+                entry.status = DROPPED
         else:
             entry.status = DROPPED if connection.is_gone(request) else reply.status
             await connection.write(send, reply)

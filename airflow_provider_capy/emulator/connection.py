@@ -6,12 +6,16 @@ import asyncio
 import importlib
 import socket
 import struct
+from email.utils import formatdate
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capy.emulator.messages import Reply, Request, read_query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
+
+    from airflow_provider_capy.emulator.kinds import SlowHead
 
     Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -84,6 +88,28 @@ async def write_half(send: Send, receive: Receive, request: Request, reply: Repl
     await reset(receive, request)
 
 
+async def write_slowly(receive: Receive, request: Request, reply: Reply, pace: SlowHead) -> bool:
+    """Send the head of a reply drop by drop, then its rest, and end the connection; tells whether it was all sent."""
+    transport = request.transport
+    if transport is None:
+        return False
+    status = f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n".encode()
+    drop, rest = (b"HTTP/1.1 102 Processing\r\n\r\n", status) if pace.interim else (b"x-drop: 1\r\n", b"")
+    if not pace.interim:
+        transport.write(status)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + pace.seconds
+    while loop.time() < end and not is_gone(request):
+        transport.write(drop)
+        await asyncio.sleep(min(pace.every, max(0.0, end - loop.time())))
+    sent = not is_gone(request)
+    head = b"".join(b"%s: %s\r\n" % header for header in [*_headers(reply), (b"connection", b"close")])
+    transport.write(rest + head + b"\r\n" + reply.body)
+    transport.close()
+    await disconnected(receive)
+    return sent
+
+
 async def drop(receive: Receive, request: Request) -> None:
     """End the connection in good order, but without an answer."""
     await _abort(receive, request)
@@ -109,9 +135,17 @@ async def disconnected(receive: Receive) -> None:
 
 
 async def _start(send: Send, reply: Reply) -> None:
-    headers = [("content-type", reply.content_type), ("content-length", str(len(reply.body))), *reply.headers]
-    encoded = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
-    await send({"type": "http.response.start", "status": reply.status, "headers": encoded})
+    await send({"type": "http.response.start", "status": reply.status, "headers": _headers(reply)})
+
+
+def _headers(reply: Reply) -> list[tuple[bytes, bytes]]:
+    headers = {
+        "date": formatdate(usegmt=True),
+        "content-type": reply.content_type,
+        "content-length": str(len(reply.body)),
+        **dict(reply.headers),
+    }
+    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
 
 
 async def _abort(receive: Receive, request: Request) -> None:

@@ -115,10 +115,11 @@ class EmulatorControl:
         """Ask for a fault.
 
         Args:
-            kind: ``status``, ``error_after``, ``lost``, ``reset``, ``truncate``, ``not_json``, ``huge``, ``slow``,
-                ``slow_before``, ``stop_conflict``, ``list_lag`` or ``drift``.
+            kind: ``status``, ``error_after``, ``lost``, ``reset``, ``black_hole``, ``truncate``, ``slow_head``, ``not_json``,
+                ``huge``, ``slow``, ``slow_before``, ``stop_conflict``, ``list_lag``, ``drift``, ``distort`` or ``clock``.
             operation: The ``operationId`` it befalls; ``*`` is any.
-            **fields: ``times`` (None: until cleared), ``skip``, ``probability``, ``seed``, ``match``, and the kind's own.
+            **fields: ``times`` (None: until cleared), ``skip``, ``probability``, ``seed``, ``match``, and the kind's own, which
+                the docstrings of :mod:`~airflow_provider_capy.emulator.kinds` tell.
 
         Returns:
             Its number.
@@ -201,9 +202,14 @@ class EmulatorControl:
         *,
         projects: Iterable[str] | EllipsisType | None = ...,
         tags: Sequence[str] | EllipsisType | None = ...,
+        token: str | EllipsisType | None = ...,
     ) -> None:
-        """Say which projects, and which tags, exist; None means that every name does, what is left out stays as it is."""
-        given = {
+        """Say which projects, and which tags, exist; None means that every name does, what is left out stays as it is.
+
+        ``token`` is what the API takes from now on, as after a rotation; None is the emulator's own again.
+        """
+        given: dict[str, Any] = {} if token is ... else {"token": token}
+        given |= {
             name: None if names is None else list(names)
             for name, names in (("projects", projects), ("tags", tags))
             if names is not ...

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
+from datetime import datetime
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_capy.emulator.faults import ErrorAfter, Huge, NotJson, Outcome, Status
+from airflow_provider_capy.emulator.kinds import ErrorAfter, Huge, NotJson, Outcome, Status
 from airflow_provider_capy.emulator.messages import Reply, failure, json_reply
+from airflow_provider_capy.emulator.wire import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +29,8 @@ _PAGE = (
     "<!doctype html><title>{0}</title><h1>{0}</h1><p>This page was sent by something between you and the service.</p>"
 )
 _OK = 200
+_NOT_MODIFIED = 304
+_TIME = re.compile(rb'"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z"')
 
 
 def instead(outcome: Outcome | None, now: float) -> Reply | None:
@@ -61,6 +67,47 @@ def afterwards(outcome: Outcome | None, reply: Reply) -> Reply:
     if isinstance(outcome, Huge):
         return _padded(reply, int(outcome.megabytes * 1024 * 1024))
     return reply
+
+
+def distorted(reply: Reply, patch: str) -> Reply:
+    """Apply a JSON merge patch to every thread of a good answer, or to what else it is about."""
+    if reply.status != _OK:
+        return reply
+    answer, changes = json.loads(reply.body), json.loads(patch)
+    if "items" in answer and "items" not in changes:
+        answer["items"] = [_merged(item, changes) for item in answer["items"]]
+    else:
+        answer = _merged(answer, changes)
+    return json_reply(answer, reply.status, reply.headers)
+
+
+def _merged(value: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(value) if isinstance(value, dict) else {}
+    for name, change in patch.items():
+        if change is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = _merged(merged.get(name), change)
+    return merged
+
+
+def on_another_clock(reply: Reply, seconds: float, now: float) -> Reply:
+    """Answer as of a clock that is so many seconds ahead: every time in the answer, and its ``Date``.
+
+    Args:
+        reply: The right reply.
+        seconds: How far it is ahead.
+        now: Epoch seconds on our clock.
+    """
+
+    def shifted(found: re.Match[bytes]) -> bytes:
+        moment = datetime.fromisoformat(f"{found[1].decode()}+00:00")
+        return f'"{timestamp(moment.timestamp() + seconds)}"'.encode()
+
+    date = ("date", formatdate(now + seconds, usegmt=True))
+    return replace(reply, body=_TIME.sub(shifted, reply.body), headers=(*reply.headers, date))
 
 
 def drifted(reply: Reply) -> Reply:
@@ -106,7 +153,10 @@ def _error(status: int, body: str, code: str, message: str, headers: tuple[tuple
     if body == "html":
         page = _page(status)
         return Reply(page.status, page.body, page.content_type, headers)
-    return failure(status, code or _CODES.get(status, "error"), message, headers=headers)
+    reply = failure(status, code or _CODES.get(status, "error"), message, headers=headers)
+    if body == "empty" or status == _NOT_MODIFIED:
+        return replace(reply, body=b"")
+    return replace(reply, body=reply.body[: len(reply.body) // 2]) if body == "half" else reply
 
 
 def _page(status: int) -> Reply:

@@ -1,132 +1,23 @@
-"""Which fault, if any, befalls a request: the kinds that can be asked for and the book that keeps count of them."""
+"""Which faults, if any, befall a request: the book of those that were asked for, which keeps count of them."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any
 
-from pydantic import Field, TypeAdapter
-
-from airflow_provider_capy.emulator.orders import Order, Seconds
-
-
-class _Fault(Order):
-    """What every fault has.
-
-    Attributes:
-        operation: The operation it befalls; ``*`` is any.
-        times: How often it happens; None is until it is cleared.
-        skip: How many of the first matching calls are spared.
-        probability: How likely it is on each call that is not spared.
-        seed: Makes the probability repeatable.
-        match: A part of the prompt or id of the thread (of the query, for lists) the call is about; empty is any.
-    """
-
-    operation: Literal["createAndStartThread", "getThread", "listThreads", "stopThread", "*"] = "*"
-    times: Annotated[int, Field(ge=1)] | None = None
-    skip: Annotated[int, Field(ge=0)] = 0
-    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
-    seed: int | None = None
-    match: str = ""
-
-
-class Status(_Fault):
-    """Answer a status instead of processing the call.
-
-    ``retry_after`` is sent as it is: seconds, or any text. ``retry_after_date`` is seconds from now, sent as an HTTP date.
-    """
-
-    kind: Literal["status"]
-    status: Annotated[int, Field(ge=400, le=599)] = 503
-    body: Literal["json", "html"] = "json"
-    code: str = ""
-    message: str = "The emulator was told to answer this"
-    retry_after: int | float | Annotated[str, Field(pattern=r"^[ -~]*$")] | None = None
-    retry_after_date: Annotated[float, Field(ge=-1e9, le=1e9)] | None = None
-
-
-class ErrorAfter(_Fault):
-    """Process the call, then answer an error all the same."""
-
-    kind: Literal["error_after"]
-    status: Annotated[int, Field(ge=500, le=599)] = 500
-    body: Literal["json", "html"] = "json"
-
-
-class Lost(_Fault):
-    """Process the call, then close the connection without an answer."""
-
-    kind: Literal["lost"]
-
-
-class Reset(_Fault):
-    """Reset the connection instead of processing the call."""
-
-    kind: Literal["reset"]
-
-
-class Truncate(_Fault):
-    """Process the call, send half of the answer's body and reset the connection."""
-
-    kind: Literal["truncate"]
-
-
-class NotJson(_Fault):
-    """Answer 200 with a web page; ``processed`` tells whether the call was processed before."""
-
-    kind: Literal["not_json"]
-    processed: bool = True
-
-
-class Huge(_Fault):
-    """Process the call and pad the answer to this size."""
-
-    kind: Literal["huge"]
-    megabytes: Annotated[float, Field(gt=0, le=1024)] = 10.0
-
-
-class Slow(_Fault):
-    """Process the call at once, and answer only after this many real seconds."""
-
-    kind: Literal["slow"]
-    seconds: Seconds
-
-
-class SlowBefore(_Fault):
-    """Process the call only after this many real seconds."""
-
-    kind: Literal["slow_before"]
-    seconds: Seconds
-
-
-class StopConflict(_Fault):
-    """Answer 409 to a stop of a thread that is not running."""
-
-    kind: Literal["stop_conflict"]
-
-
-class ListLag(_Fault):
-    """Leave threads whose prompt or id contains ``match`` out of lists for this many real seconds after their creation."""
-
-    kind: Literal["list_lag"]
-    seconds: Seconds
-
-
-class Drift(_Fault):
-    """Answer as a later version would: fields and values the contract does not know, and a time that is no date."""
-
-    kind: Literal["drift"]
-
-
-# At most one of these befalls a call, in the order they were asked for; all of the others that are due do.
-Outcome: TypeAlias = Status | ErrorAfter | Lost | Reset | Truncate | NotJson | Huge
-Fault: TypeAlias = Annotated[
-    Status | ErrorAfter | Lost | Reset | Truncate | NotJson | Huge | Slow | SlowBefore | StopConflict | ListLag | Drift,
-    Field(discriminator="kind"),
-]
-FAULT: TypeAdapter[Fault] = TypeAdapter(Fault)
-"""Reads a fault from JSON."""
+from airflow_provider_capy.emulator.kinds import (
+    BestMatch,
+    Clock,
+    Distort,
+    Drift,
+    Fault,
+    ListLag,
+    Outcome,
+    Slow,
+    SlowBefore,
+    StopConflict,
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +45,10 @@ class Plan:
         wait_after: Seconds between processing and answer.
         stop_conflict: Whether a stop of a thread at rest is a conflict.
         lags: Seconds threads are missing from lists, with the text that marks them.
+        best_match: Whether lists search as one that shows what comes nearest.
         drift: Whether the answer is one of a later version.
+        patches: JSON merge patches for a good answer, as texts.
+        skew: Seconds that Capy's clock is ahead.
     """
 
     outcome: Outcome | None = None
@@ -162,7 +56,10 @@ class Plan:
     wait_after: float = 0.0
     stop_conflict: bool = False
     lags: list[tuple[float, str]] = field(default_factory=list)
+    best_match: bool = False
     drift: bool = False
+    patches: list[str] = field(default_factory=list)
+    skew: float = 0.0
 
 
 class _Armed:
@@ -240,7 +137,13 @@ def _apply(plan: Plan, fault: Fault) -> None:
             plan.stop_conflict = True
         case ListLag():
             plan.lags.append((fault.seconds, fault.match))
+        case BestMatch():
+            plan.best_match = True
         case Drift():
             plan.drift = True
+        case Distort():
+            plan.patches.append(fault.patch)
+        case Clock():
+            plan.skew += fault.seconds
         case _:
             plan.outcome = fault

@@ -123,7 +123,8 @@ class ResetOrder(Order):
 
 
 class OrganisationOrder(Order):
-    """What exists in the organisation; None means that every name does."""
+    """What exists in the organisation; None means that every name does. A token takes the place of the emulator's own."""
 
     projects: frozenset[str] | None = None
     tags: frozenset[str] | None = None
+    token: str | None = None

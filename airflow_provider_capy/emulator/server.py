@@ -61,6 +61,7 @@ class HttpServer(uvicorn.Server):
                 interface="asgi3",
                 log_config=None,
                 access_log=False,
+                date_header=False,  # a fault can put the clock wrong
                 backlog=_BACKLOG,
                 h11_max_incomplete_event_size=_LONGEST_HEADERS,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException
@@ -16,6 +17,7 @@ from airflow_provider_capy.exceptions import (
     CapyUnauthorizedError,
     CapyValidationError,
 )
+from airflow_provider_capy.templated import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +26,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from airflow_provider_capy.api import AsyncCapyClient, CapyClient, CreatedThread, StoppedThread, Thread
+    from airflow_provider_capy.api.calls import Call
+    from airflow_provider_capy.api.retry import RetryLimits
     from airflow_provider_capy.api.settings import ClientSettings
     from airflow_provider_capy.hooks.settings import ConnectionSettings
+
+T = TypeVar("T")
 
 # An id that no thread has: asking for it tells a good token (404) from a bad one (401) without a project.
 _PROBE_THREAD_ID = "jam_airflow_connection_test"
@@ -34,8 +40,8 @@ _PROBE_THREAD_ID = "jam_airflow_connection_test"
 class CapyHook(BaseHook):
     """Reads a connection of type ``capy`` and talks to Capy with it.
 
-    The connection is looked up when it is first needed, never in the constructor, and once per hook. A context manager:
-    leaving it closes its connections.
+    The connection is looked up when it is first needed, never in the constructor, once per hook and once more after a 401.
+    A context manager: leaving it closes its connections.
 
     Args:
         capy_conn_id: the connection's id.
@@ -49,6 +55,8 @@ class CapyHook(BaseHook):
     def __init__(self, capy_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.capy_conn_id = capy_conn_id
+        # No cached property: on Python 3.11 those have a lock, and a kill may come into a look-up.
+        self._settings: ConnectionSettings | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -56,63 +64,97 @@ class CapyHook(BaseHook):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @cached_property
+    @property
     def settings(self) -> ConnectionSettings:
-        """The connection's settings.
+        """The connection's settings; the token is masked in logs from here on.
 
         Raises:
             AirflowNotFoundException: no such connection.
             CapyInputError: a field of it is wrong.
         """
-        connection = self.get_connection(self.capy_conn_id)
-        _ = connection.extra_dejson  # masks what is secret in it
-        return self._read(connection)
+        return self._settings or self._looked_up()
+
+    @property
+    def is_looked_up(self) -> bool:
+        """Whether :attr:`settings` needs nothing of Airflow any more."""
+        return self._settings is not None
 
     async def asettings(self) -> ConnectionSettings:
         """:attr:`settings` for an event loop: the supervisor is asked without blocking."""
-        if "settings" not in self.__dict__:
-            connection = await self.aget_connection(self.capy_conn_id)
-            await connection.aextra_dejson()  # masks what is secret in it
-            self.__dict__["settings"] = self._read(connection)
-        return self.settings
+        return self._settings or await self._alooked_up()
+
+    def _looked_up(self) -> ConnectionSettings:
+        from airflow.sdk.log import mask_secret
+
+        connection = self.get_connection(as_text("capy_conn_id", self.capy_conn_id))
+        _ = connection.extra_dejson  # masks what is secret in it
+        settings = self._read(connection)
+        mask_secret(settings.client.token.get_secret_value())
+        return settings
+
+    async def _alooked_up(self) -> ConnectionSettings:
+        from airflow.sdk.log import amask_secret
+
+        connection = await self.aget_connection(as_text("capy_conn_id", self.capy_conn_id))
+        # A scheduler's own kind of connection has none.
+        if mask_extra := getattr(connection, "aextra_dejson", None):
+            await mask_extra()
+        settings = self._read(connection)
+        await amask_secret(settings.client.token.get_secret_value())
+        return settings
 
     def _read(self, connection: Any) -> ConnectionSettings:
-        settings = _settings_of(self.capy_conn_id, connection)
+        self._settings = settings = _settings_of(self.capy_conn_id, connection)
         if settings.warning:
             self.log.warning("%s", settings.warning)
         return settings
 
     @cached_property
-    def client_settings(self) -> ClientSettings:
-        """How to reach Capy; the token is masked in logs from here on."""
-        _mask(self.settings)
-        return self.settings.client
-
-    @cached_property
     def client(self) -> CapyClient:
-        """The hook's one client; connections are kept open until :meth:`close`."""
-        from airflow_provider_capy.api import CapyClient
+        """The hook's one client; connections are kept open until :meth:`close`.
 
-        return CapyClient(self.client_settings)
+        After a 401 it looks the connection up once more, and goes on with what that says by now.
+        """
+        return self.new_client()
+
+    def new_client(self, **changes: Any) -> CapyClient:
+        """Return a client like :attr:`client` for another thread; the caller closes it.
+
+        Args:
+            **changes: fields of :class:`~airflow_provider_capy.api.settings.ClientSettings` that it has otherwise.
+        """
+        from airflow_provider_capy.hooks.clients import HookClient
+
+        return HookClient(
+            replace(self.settings.client, **changes), lambda: replace(self._looked_up().client, **changes)
+        )
 
     def get_conn(self) -> CapyClient:
         """Return :attr:`client` (the name that every Airflow hook has)."""
         return self.client
 
-    async def aclient(self, limits: httpx.Limits | None = None) -> AsyncCapyClient:
-        """Return a new client for an event loop, with httpx's limits of its pool; the caller closes it."""
-        from airflow.sdk.log import amask_secret
+    async def aclient(self, limits: httpx.Limits | None = None, **changes: Any) -> AsyncCapyClient:
+        """Return a client like :attr:`client` for an event loop; the caller closes it.
 
-        from airflow_provider_capy.api import AsyncCapyClient
+        Args:
+            limits: httpx's, of its pool.
+            **changes: see :meth:`new_client`.
+        """
+        from airflow_provider_capy.hooks.clients import AsyncHookClient
 
-        settings = await self.asettings()
-        await amask_secret(settings.client.token.get_secret_value())
-        return AsyncCapyClient(settings.client, limits=limits)
+        async def look_up() -> ClientSettings:
+            return replace((await self._alooked_up()).client, **changes)
+
+        return AsyncHookClient(replace((await self.asettings()).client, **changes), look_up, limits=limits)
 
     def close(self) -> None:
         """Close the client, if there is one."""
         if client := self.__dict__.pop("client", None):
             client.close()
+
+    def send(self, call: Call[T], retry: RetryLimits | None = None) -> T:
+        """Send one call with :attr:`client`; see :meth:`~airflow_provider_capy.api.CapyClient.send`."""
+        return self.client.send(call, retry)
 
     def create_thread(self, prompt: str, project_id: str | None = None, **fields: Any) -> CreatedThread:
         """Create a thread and start it; costs money.
@@ -176,8 +218,6 @@ class CapyHook(BaseHook):
 
     def _refuses_a_wrong_token(self) -> bool:
         """Say whether the same question with a surely wrong token is refused: then the right one was believed."""
-        from dataclasses import replace
-
         from pydantic import SecretStr
 
         from airflow_provider_capy.api import CapyClient
@@ -205,9 +245,3 @@ def _settings_of(conn_id: str, connection: Any) -> ConnectionSettings:
         password=connection.password,
         extra=connection.extra,
     )
-
-
-def _mask(settings: ConnectionSettings) -> None:
-    from airflow.sdk.log import mask_secret
-
-    mask_secret(settings.client.token.get_secret_value())

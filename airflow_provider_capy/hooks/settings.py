@@ -24,6 +24,7 @@ from airflow_provider_capy.api.settings import (
 from airflow_provider_capy.api.wording import explained
 from airflow_provider_capy.exceptions import CapyInputError
 from airflow_provider_capy.foreign_text import clean_text
+from airflow_provider_capy.templated import as_text_or_none
 
 
 def _blank_is_none(value: Any) -> Any:
@@ -71,7 +72,7 @@ class ConnectionSettings:
         Raises:
             CapyInputError: when there is neither.
         """
-        if chosen := (project_id or "").strip() or self.project_id:
+        if chosen := as_text_or_none("project_id", project_id) or self.project_id:
             return chosen
         raise CapyInputError(
             f"project_id: none was given, and the connection {self.conn_id!r} has no default; "
@@ -80,7 +81,11 @@ class ConnectionSettings:
 
     def thread_url(self, thread_id: str, project_id: str | None) -> str:
         """Return a thread's web address."""
-        return web_url(self.web_url_template, project_id=project_id or self.project_id or "-", thread_id=thread_id)
+        return web_url(
+            self.web_url_template,
+            project_id=as_text_or_none("project_id", project_id) or self.project_id or "-",
+            thread_id=thread_id,
+        )
 
 
 def connection_settings(

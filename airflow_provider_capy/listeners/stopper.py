@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from airflow_provider_capy.api.retry import NO_RETRIES
 from airflow_provider_capy.creating import look_up
 from airflow_provider_capy.exceptions import CapyReferenceError, CapyRequestError
-from airflow_provider_capy.flow import SharedClient, arun
+from airflow_provider_capy.flow import SharedClients, arun
 from airflow_provider_capy.hooks.capy import CapyHook
 from airflow_provider_capy.listeners import store
 from airflow_provider_capy.stopping import stop_and_confirm
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from airflow_provider_capy.api.settings import ClientSettings
+    from airflow_provider_capy.api.models import Thread
+    from airflow_provider_capy.flow import SharedClient
     from airflow_provider_capy.listeners.decisions import Row, Stop
 
 log = logging.getLogger(__name__)
@@ -28,6 +26,8 @@ log = logging.getLogger(__name__)
 STOP_WITHIN = 600.0
 FOUND_WITHIN = 90.0
 LOOK_EVERY = 2.0
+# By how many seconds two clocks may measure the same time differently, one of which counts whole seconds.
+AGES_DIFFER = 5.0
 # After this a create whose thread no sweep has found has started none.
 SOUGHT_WITHIN = 900.0
 # How soon the same failure of the same stop is told again.
@@ -38,7 +38,7 @@ class Stopper:
     """Stops threads on behalf of one event loop."""
 
     def __init__(self) -> None:
-        self._clients: dict[str, tuple[asyncio.Task[SharedClient], int]] = {}
+        self._clients = SharedClients()
         self._complaints: dict[int, tuple[str, float]] = {}
 
     async def stop(self, stop: Stop) -> str | None:
@@ -50,7 +50,8 @@ class Stopper:
         row = stop.row
         where = f"task {row.task_id} of run {row.run_id} of DAG {row.dag_id}"
         try:
-            async with self._client(row.record.capy_conn_id) as client:
+            conn_id = row.record.capy_conn_id
+            async with self._clients.lent(conn_id, CapyHook(conn_id)) as client:
                 thread_id = row.record.thread_id or await self._find(row, client)
                 if thread_id is None:
                     log.warning("No thread was found for %s, whose create was cut off: %s", where, row.record.reference)
@@ -84,19 +85,12 @@ class Stopper:
             if now is not None and now.record.thread_id:
                 return now.record.thread_id
             if record.reference:
-                # An older thread with a reference of the user's own is not this task's.
-                not_before = record.intended if record.is_shareable else None
                 flow = look_up(
-                    record.reference,
-                    project_id=record.project_id,
-                    not_before=not_before,
-                    until=0.0,
-                    clock=time.time,
-                    retry=NO_RETRIES,
+                    record.reference, project_id=record.project_id, until=0.0, clock=time.time, retry=NO_RETRIES
                 )
                 try:
                     if (found := await arun(flow, client)) is not None:
-                        return found.id
+                        return found.id if self._is_its_own(row, found) else None
                 except CapyReferenceError as error:
                     # What carries it is not this task's, or nobody knows which one is.
                     self._complain(row.row_id, str(error))
@@ -107,24 +101,15 @@ class Stopper:
                 return None
             await asyncio.sleep(LOOK_EVERY)
 
-    @asynccontextmanager
-    async def _client(self, conn_id: str) -> AsyncIterator[SharedClient]:
-        """Lend the client of a connection, which is closed when nobody uses it any more."""
-        opened, users = self._clients.get(conn_id) or (asyncio.ensure_future(_open(conn_id)), 0)
-        self._clients[conn_id] = (opened, users + 1)
-        try:
-            yield await asyncio.shield(opened)
-        finally:
-            opened, users = self._clients.pop(conn_id)
-            if users > 1:
-                self._clients[conn_id] = (opened, users - 1)
-            elif opened.done() and not opened.cancelled() and opened.exception() is None:
-                await opened.result().close()
+    def _is_its_own(self, row: Row, found: Thread) -> bool:
+        """Say whether a task started a thread: with a reference of the user's own, it may be an older one of somebody else.
 
-
-async def _open(conn_id: str) -> SharedClient:
-    return SharedClient(await asyncio.to_thread(_settings, conn_id))
-
-
-def _settings(conn_id: str) -> ClientSettings:
-    return CapyHook(conn_id).client_settings
+        Each age is told by one clock alone: Capy's own, and ours since the intent.
+        """
+        if not row.record.is_shareable:
+            return True
+        if found.age is not None and found.age <= time.time() - row.record.intended + AGES_DIFFER:
+            return True
+        why = "its age is not known" if found.age is None else "it was there before this task's create"
+        self._complain(row.row_id, f"Thread {found.id} carries the reference and was not stopped: {why}")
+        return False

@@ -178,7 +178,7 @@ class OwningTask(WaitingTask):
             return False
         if self.timeout is None:
             return True
-        timeout = as_seconds("timeout", self.timeout, least=0.0)
+        timeout = as_seconds("timeout", self.timeout)
         if (began := self._run.started_at) is not None and time.time() >= began + timeout:
             # Its own, which counts from an earlier try's create.
             return False

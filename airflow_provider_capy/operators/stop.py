@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
 from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyStopUnconfirmedError
 from airflow_provider_capy.links import THREAD_URL_KEY, CapyThreadLink, push_link
-from airflow_provider_capy.templated import as_seconds
+from airflow_provider_capy.templated import CheckedArguments, as_flag, as_seconds, as_text, as_thread_id, digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_capy.hooks.capy import CapyHook
 
 
-class CapyStopThreadOperator(BaseOperator):
+class CapyStopThreadOperator(CheckedArguments, BaseOperator):
     """Stop one thread or many (``stopThread``): idempotent, and confirmed by looking until they are at rest.
 
     A thread that has settled already, or does not exist any more, is no error. ``return_value`` is a list with one
@@ -31,7 +32,7 @@ class CapyStopThreadOperator(BaseOperator):
     ``stopped_threads``, by which a :class:`CapyThreadSensor` that is cleared later knows them.
 
     Args:
-        thread_id: an id, or a list of ids; templated. Blank ones and ``None`` (a create that never ran) are left out.
+        thread_id: an id or a thread's web address, or a list of them; templated. Blank ones and ``None`` (a create that never ran) are left out.
         wait_for_stop: look until the threads are at rest; default ``True``. ``False`` only asks.
         timeout: seconds (or ``timedelta``) for all of them together; default 60.
         capy_conn_id: the connection; default ``capy_default``.
@@ -43,6 +44,7 @@ class CapyStopThreadOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("thread_id", "timeout", "capy_conn_id")
+    checks: ClassVar[Mapping[str, Any]] = {"wait_for_stop": as_flag, "timeout": as_seconds, "capy_conn_id": as_text}
     operator_extra_links = (CapyThreadLink(),)
     ui_color = "#f3e4e4"
 
@@ -60,12 +62,22 @@ class CapyStopThreadOperator(BaseOperator):
         self.wait_for_stop = wait_for_stop
         self.timeout = timeout
         self.capy_conn_id = capy_conn_id
+        self._check_init({name: getattr(self, name) for name in ("thread_id", *self.checks)})
+
+    @classmethod
+    def _check_known(cls, known: Mapping[str, Any]) -> None:
+        super()._check_known(known)
+        # At its run a wrong id must not keep the right ones from being stopped.
+        for item in _ids(known.get("thread_id")):
+            as_thread_id(item)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Stop them."""
         from airflow_provider_capy.hooks.capy import CapyHook
 
-        timeout = as_seconds("timeout", self.timeout, least=0.0)
+        self._take_digits()
+        self._check_rendered()
+        timeout = as_seconds("timeout", self.timeout)
         thread_ids = _ids(self.thread_id)
         if not thread_ids:
             self.log.info("There is no thread to stop")
@@ -115,7 +127,7 @@ class CapyStopThreadOperator(BaseOperator):
             for thread_id in thread_ids
         ]
         # Beside each other: each of them costs money by the second.
-        ended = asyncio.run(arun_all(flows, hook.client_settings))
+        ended = asyncio.run(arun_all(flows, hook))
         reports: list[StopReport] = []
         for thread_id, end in zip(thread_ids, ended, strict=True):
             report = StopReport(thread_id, Found.NOT_CONFIRMED, error=str(end)) if isinstance(end, CapyError) else end
@@ -133,15 +145,15 @@ class CapyStopThreadOperator(BaseOperator):
 
 def _ids(value: Any) -> list[str]:
     """Return the ids, each once, in order; those of tasks that never ran are left out."""
-    from airflow_provider_capy.api.requests import NOTHING
+    from airflow_provider_capy.api.requests import NOTHING, id_in
 
-    items = [value] if isinstance(value, str) or value is None else value
+    value = digits(value)
     try:
-        found = list(items)
+        found = [value] if isinstance(value, str) or value is None else [digits(item) for item in value]
     except TypeError:
         raise CapyInputError(f"thread_id: {value!r} is neither a thread id nor a list of them") from None
-    if wrong := [item for item in found if not (item is None or isinstance(item, str))]:
-        raise CapyInputError(f"thread_id: {wrong[0]!r} is not a thread id; give a text or a list of texts")
+    if isinstance(value, (Mapping, bytes)) or not all(item is None or isinstance(item, str) for item in found):
+        raise CapyInputError(f"thread_id: {value!r} is neither a thread id nor a list of them; give texts")
     # The text "None" is what a template makes of the XCom of a task that never ran.
     ids = (item.strip() for item in found if item is not None)
-    return list(dict.fromkeys(item for item in ids if item and item not in NOTHING))
+    return list(dict.fromkeys(id_in(item) for item in ids if item and item not in NOTHING))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, conf
 
@@ -13,10 +13,10 @@ from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.operators.owning import OwningTask
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
 from airflow_provider_capy.tasking import SHARED_KEY
-from airflow_provider_capy.templated import as_outage, as_seconds
+from airflow_provider_capy.templated import as_flag, as_interval, as_seconds, as_text, as_text_or_none, optional
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from airflow.sdk import Context
@@ -105,6 +105,21 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
     operator_extra_links = (CapyThreadLink(), CapyPullRequestLink())
     ui_color = "#e8e4f3"
 
+    checks: ClassVar[Mapping[str, Any]] = {
+        "project_id": as_text_or_none,
+        "wait_for_completion": as_flag,
+        "deferrable": as_flag,
+        "poke_interval": as_interval,
+        "timeout": optional(as_seconds),
+        "tolerate_outage": optional(as_seconds),
+        "on_blocked": lambda _, value: checked_on_blocked(value),
+        "fail_on_task_error": as_flag,
+        "stop_on_kill": as_flag,
+        "durable": as_flag,
+        "reference": optional(as_text),
+        "capy_conn_id": as_text,
+    }
+
     # Id of the task that answers for the thread once this one has started it: a group's wait.
     thread_owner = ""
 
@@ -166,6 +181,21 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         self.durable = durable
         self.reference = reference
         self.capy_conn_id = capy_conn_id
+        self._check_init({name: getattr(self, name) for name in (*_BODY_FIELDS, *self.checks)})
+
+    @classmethod
+    def _check_known(cls, known: Mapping[str, Any]) -> None:
+        super()._check_known(known)
+        if known.get("reference") is not None and known.get("durable") is False:
+            raise CapyInputError(
+                f"reference: {known['reference']!r} needs durable=True, which keeps and looks up references"
+            )
+        # What is no template field, e.g. a decorated task's prompt, is made by the run.
+        body = {name: known[name] for name in _BODY_FIELDS if name in known and name in cls.template_fields}
+        if "prompt" in body or any(value is not None for value in body.values()):
+            from airflow_provider_capy.api.requests import CreateThreadBody, checked
+
+            checked(CreateThreadBody, **{"project_id": "-", "prompt": "-", **body})
 
     def execute(self, context: Context) -> Any:
         """Start the thread, or go on with the one that an earlier try started."""
@@ -174,10 +204,8 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             # A kill or an error that comes before the thread is found again must know it.
             self._recall(context)
             # Whatever is sure to be refused is refused before anything is started.
-            checked_on_blocked(self.on_blocked)
-            as_seconds("poke_interval", self.poke_interval, least=0.0)
-            as_outage(self.tolerate_outage)
-            timeout = None if self.timeout is None else as_seconds("timeout", self.timeout, least=0.0)
+            self._check_rendered()
+            timeout = None if self.timeout is None else as_seconds("timeout", self.timeout)
             record = self._start(context)
             if not self.wait_for_completion:
                 if not self.thread_owner and not self._remember(context, fate=Fate.DISPATCHED):
@@ -200,10 +228,6 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
 
         ti: Any = context["ti"]
         run = self._run
-        if self.reference is not None and not self.durable:
-            raise CapyInputError(
-                f"reference: {self.reference!r} needs durable=True, which keeps and looks up references"
-            )
         start = ThreadStart(
             hook=self.hook,
             owner=self.thread_owner,

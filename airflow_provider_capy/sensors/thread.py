@@ -28,10 +28,18 @@ from airflow_provider_capy.lifecycle import (
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.task_waits import WaitingTask
 from airflow_provider_capy.tasking import final
-from airflow_provider_capy.templated import as_outage, as_seconds, as_thread_id
+from airflow_provider_capy.templated import (
+    as_flag,
+    as_interval,
+    as_seconds,
+    as_text,
+    as_text_or_none,
+    as_thread_id,
+    optional,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
 
@@ -56,7 +64,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
     that watches somebody else's thread takes ``stop_on_kill=False``.
 
     Args:
-        thread_id: the thread; templated.
+        thread_id: the thread's id, or its web address, which ends in it; templated.
         project_id: its project, for the link; default: what Capy says.
         deferrable: wait in the triggerer; default: ``[operators] default_deferrable``. Wins over ``mode``.
         poke_interval: seconds (or ``timedelta``) between looks; default 30.
@@ -95,6 +103,19 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
     operator_extra_links = (CapyThreadLink(), CapyPullRequestLink())
     ui_color = "#e4eef3"
 
+    checks: ClassVar[Mapping[str, Any]] = {
+        "thread_id": lambda _, value: as_thread_id(value),
+        "project_id": as_text_or_none,
+        "deferrable": as_flag,
+        "poke_interval": as_interval,
+        "timeout": optional(as_seconds),
+        "tolerate_outage": optional(as_seconds),
+        "on_blocked": lambda _, value: checked_on_blocked(value),
+        "fail_on_task_error": as_flag,
+        "stop_on_kill": as_flag,
+        "capy_conn_id": as_text,
+    }
+
     def __init__(
         self,
         *,
@@ -111,6 +132,8 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         # A text is a template, which the base sensor would refuse; it is read when it is rendered.
+        # Before the base sensor's own checks, which say less.
+        self._check_init({"poke_interval": poke_interval, "timeout": timeout, "dag": kwargs.get("dag")})
         super().__init__(
             poke_interval=30.0 if isinstance(poke_interval, str) else poke_interval,
             timeout=None if isinstance(timeout, str) else timeout,
@@ -129,6 +152,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         self.tolerate_outage = None if self.silent_fail else tolerate_outage
         self.stop_on_kill = stop_on_kill
         self.capy_conn_id = capy_conn_id
+        self._check_init({name: getattr(self, name) for name in self.checks})
 
     def execute(self, context: Context) -> Any:
         """Wait here, come again later, or hand the wait to the triggerer when the first look does not end it."""
@@ -136,16 +160,17 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
             return self._conclude(context, self._wait_for_end(context))
 
     def _wait_for_end(self, context: Context) -> WaitEvent:
+        # Without a connection nobody can answer for anything.
+        self.capy_conn_id = as_text("capy_conn_id", self.capy_conn_id)
         # The thread before all else: a wait that fails for anything that follows still has to answer for it.
         self._run.at_stake = self.thread_id = as_thread_id(self.thread_id)
         try:
             self._publish(context, self.thread_id, self.hook.thread_url(self.thread_id, self.project_id))
         finally:
             self._hold(context)
-        self.poke_interval = as_seconds("poke_interval", self.poke_interval, least=0.0)
-        self.timeout = as_seconds("timeout", self.timeout, least=0.0)
-        checked_on_blocked(self.on_blocked)
-        as_outage(self.tolerate_outage)
+        self._check_rendered()
+        self.poke_interval = as_interval("poke_interval", self.poke_interval)
+        self.timeout = as_seconds("timeout", self.timeout)
         if self.deferrable:
             return self._look_or_defer(context)
         if self.reschedule:
@@ -181,7 +206,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
             thread_id=self.thread_id,
             thread_url=self._run.url,
             capy_conn_id=self.capy_conn_id,
-            project_id=self.project_id or "",
+            project_id=self.project_id if isinstance(self.project_id, str) else "",
             stop_on_kill=self._may_stop,
             fate=Fate.HELD,
         )
@@ -280,7 +305,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
     def _is_execution_timeout(self) -> bool:
         if self.execution_timeout is None or not self.deferrable:
             return False
-        return self.execution_timeout.total_seconds() < as_seconds("timeout", self.timeout, least=0.0)
+        return self.execution_timeout.total_seconds() < as_seconds("timeout", self.timeout)
 
     def _remembered(self, context: Context) -> dict[str, Any]:
         """Return what the look before the last reschedule left."""

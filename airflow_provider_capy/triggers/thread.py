@@ -12,7 +12,7 @@ import httpx
 from airflow.sdk.configuration import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_capy.exceptions import CapyRequestError, CapyUnauthorizedError
+from airflow_provider_capy.exceptions import CapyRequestError
 from airflow_provider_capy.killing import UNKNOWN, ask_from_trigger, shielded, told_by_its_end
 from airflow_provider_capy.lifecycle import TOLERATED_OUTAGE, OnBlocked, Outcome, Policy, checked_on_blocked
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY
@@ -255,16 +255,7 @@ class CapyThreadTrigger(BaseTrigger):
     async def _stop(self, *, spare_blocked: bool) -> StopReport:
         from airflow_provider_capy.triggers.stops import stop
 
-        hook = self._latest_hook()
-        try:
-            settings = (await hook.asettings()).client
-            return await stop(self.thread_id, settings, budget=STOP_BUDGET, spare_blocked=spare_blocked)
-        except CapyUnauthorizedError:
-            from airflow_provider_capy.triggers.watcher import desk
-
-            # The token was changed, and no poll has come upon it yet.
-            settings = (await (await desk().renewed(hook)).asettings()).client
-            return await stop(self.thread_id, settings, budget=STOP_BUDGET, spare_blocked=spare_blocked)
+        return await stop(self.thread_id, self._latest_hook(), budget=STOP_BUDGET, spare_blocked=spare_blocked)
 
     def _latest_hook(self) -> CapyHook:
         """Return the connection that the polls of this wait use by now."""

@@ -199,13 +199,10 @@ class Desk:
 
 
 async def _look_up(conn_id: str) -> CapyHook:
-    from airflow.sdk.log import amask_secret
-
     from airflow_provider_capy.hooks.capy import CapyHook
 
     hook = CapyHook(conn_id)
-    settings = await hook.asettings()
-    await amask_secret(settings.client.token.get_secret_value())
+    await hook.asettings()
     return hook
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_capy.emulator.control import EmulatorControl
 
 DAGS = Path(__file__).parent / "dags"
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -90,6 +92,11 @@ def capy(capy_process: EmulatorProcess) -> EmulatorControl:
 @pytest.fixture(scope="session")
 def airflow(tmp_path_factory: pytest.TempPathFactory, capy_process: EmulatorProcess) -> Iterator[LocalAirflow]:
     """A running Airflow with the DAGs of this folder and the examples, whose connection `capy_default` leads to the emulator."""
-    env = {"AIRFLOW_CONN_CAPY_DEFAULT": capy_process.control.connection_json(), **quick_examples()}
+    env = {
+        "AIRFLOW_CONN_CAPY_DEFAULT": capy_process.control.connection_json(),
+        "AIRFLOW__CORE__XCOM_BACKEND": "tests.e2e.refusing_xcom.RefusingXCom",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        **quick_examples(),
+    }
     with LocalAirflow(tmp_path_factory.mktemp("airflow"), [DAGS, EXAMPLES], env=env) as airflow:
         yield airflow

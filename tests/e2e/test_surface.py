@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_capy.provider_info import get_provider_info
+from tests.harness.client import AirflowError
 
 if TYPE_CHECKING:
     from airflow_provider_capy.emulator.control import EmulatorControl
@@ -41,7 +42,8 @@ def test_the_connection_form_shows_our_fields(airflow: LocalAirflow) -> None:
     assert form["standard_fields"]["password"]["title"] == "API token"
     assert form["standard_fields"]["host"]["title"] == "Base URL"
     hidden = {name for name, shown in form["standard_fields"].items() if shown and shown.get("hidden")}
-    assert hidden == {"login", "url_schema", "port"}
+    assert hidden == {"login", "url_schema"}
+    assert form["standard_fields"]["port"]["placeholder"] == "443"
 
 
 def test_a_connection_can_be_tested_from_the_form(airflow: LocalAirflow, capy: EmulatorControl) -> None:
@@ -57,6 +59,39 @@ def test_a_connection_can_be_tested_from_the_form(airflow: LocalAirflow, capy: E
     refused, reason = airflow.test_connection({**body, "password": "capy_wrong"})
     assert (refused, "401" in reason, "capy_wrong" in reason) == (False, True, False)
     assert capy.threads() == []
+
+
+def test_the_test_button_works_for_a_saved_connection_with_a_port(airflow: LocalAirflow, capy: EmulatorControl) -> None:
+    """Airflow's page sends what it was given of the connection, with the secret masked and port 0 for none."""
+    saved = {
+        "connection_id": "capy_saved",
+        "conn_type": "capy",
+        "host": capy.api_url,
+        "password": capy.token,
+        "extra": json.dumps({"project_id": "prj_demo"}),
+    }
+
+    def pressed(**more: object) -> tuple[bool, str]:
+        airflow.request("POST", "/connections", json={**saved, **more})
+        try:
+            shown = airflow.request("GET", "/connections/capy_saved")
+            names = ("conn_type", "connection_id", "description", "extra", "host", "login", "password", "schema")
+            sent = {name: shown[name] or "" for name in names}
+            return airflow.test_connection({**sent, "port": int(shown["port"] or 0)})
+        finally:
+            airflow.request("DELETE", "/connections/capy_saved")
+
+    assert pressed(port=443) == (
+        True,
+        f"{capy.api_url} accepts the token, and project 'prj_demo' can be listed.",
+    )
+    # The day that this one works, the port can leave the form and README again.
+    with pytest.raises(AirflowError, match="400"):
+        pressed()
+
+
+def test_the_command_that_readme_shows_tests_the_connection(airflow: LocalAirflow, capy: EmulatorControl) -> None:
+    assert "accepts the token" in airflow.airflow("connections", "test", "capy_default")
 
 
 def test_the_listener_of_run_ends_is_there_without_being_set_up(airflow: LocalAirflow) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PROJECT = "prj_demo"
 TASK = TaskIdentity("dag", "run", "task")
 # The index of these tests lags by tenths of seconds where Capy's may lag by seconds.
-QUICK = Patience(index_lag=1.0, shared_lag=0.2, first_pause=0.02, longest_pause=0.1)
+QUICK = Patience(index_lag=1.0, shared_lag=0.2, first_pause=0.02, longest_pause=0.1, between=0.01)
 LIMITS = RetryLimits(attempts=2, total=5.0, base=0.01, cap=0.02)
 LOG = logging.getLogger("tests.starts")
 
@@ -36,6 +36,7 @@ class MemoryStore:
     Attributes:
         values: what is stored, as JSON.
         broken: which of ``get`` and ``set`` fail.
+        failure: what they fail with.
         broken_after: how many ``set`` go well before that.
         deaf: whether it takes no writes in and has nothing to say, as for a try that another one has replaced.
         kill: what a signal handler raises in the middle of a ``set``.
@@ -45,18 +46,19 @@ class MemoryStore:
     values: dict[str, str] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()
     broken_after: int = 0
+    failure: BaseException = field(default_factory=lambda: ConnectionError("the API server is away"))
     deaf: bool = False
     kill: Exception | None = None
     retentions: list[Any] = field(default_factory=list)
 
     def get(self, key: str, default: Any = None) -> Any:
         if "get" in self.broken:
-            raise ConnectionError("the API server is away")
+            raise self.failure
         return default if self.deaf or key not in self.values else json.loads(self.values[key])
 
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
         if "set" in self.broken and len(self.retentions) >= self.broken_after:
-            raise ConnectionError("the API server is away")
+            raise self.failure
         if self.kill is not None:
             raise self.kill
         if not self.deaf:
@@ -74,6 +76,9 @@ class Hook:
 
     client: CapyClient
     capy_conn_id: str = "capy_default"
+
+    def send(self, call: Any, retry: RetryLimits | None = None) -> Any:
+        return self.client.send(call, retry)
 
     def thread_url(self, thread_id: str, project_id: str | None) -> str:
         return f"https://capy.example/{project_id}/{thread_id}"

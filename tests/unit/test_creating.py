@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_capy.api import CapyClient
+from airflow_provider_capy.api.models import Thread, ThreadPage
 from airflow_provider_capy.api.requests import CreateThreadBody
 from airflow_provider_capy.api.retry import NO_RETRIES
 from airflow_provider_capy.creating import (
@@ -51,7 +52,7 @@ def client(capy_emulator: EmulatorControl) -> Iterator[CapyClient]:
 
 
 def create(client: CapyClient, reference: str | None = REFERENCE, **changes: Any) -> Any:
-    known = {"intended_at": time.time(), "clock": time.time, "patience": QUICK}
+    known = {"clock": time.time, "patience": QUICK}
     return run(create_once(BODY, reference=reference, **{**known, **changes}), client)
 
 
@@ -60,7 +61,7 @@ def posts(capy: EmulatorControl) -> int:
 
 
 def test_the_default_patience() -> None:
-    assert Patience(index_lag=30.0, shared_lag=10.0, first_pause=1.0, longest_pause=5.0) == PATIENCE
+    assert Patience(index_lag=30.0, shared_lag=10.0, first_pause=1.0, longest_pause=5.0, between=0.2) == PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_what_may_have_been_processed_and_was_not_is_an_unknown_outcome(
     capy_emulator.fault(kind, "createAndStartThread", times=1, **fields)
     with pytest.raises(
         CapyCreateUnknownError,
-        match=rf"No thread was found within 1 s.*outcome is unknown.*{REFERENCE}.*next try looks",
+        match=rf"may have been started.*No thread was found within 1 s.*{REFERENCE}.*next try looks",
     ):
         create(client)
     assert (capy_emulator.threads(), posts(capy_emulator)) == ([], 1)
@@ -151,7 +152,7 @@ def test_what_may_have_been_processed_and_was_not_is_an_unknown_outcome(
 def test_an_index_that_lags_for_ever_is_an_unknown_outcome(client: CapyClient, capy_emulator: EmulatorControl) -> None:
     capy_emulator.fault("lost", "createAndStartThread")
     capy_emulator.fault("list_lag", "listThreads", seconds=600)
-    with pytest.raises(CapyCreateUnknownError, match=f"a thread with the reference {REFERENCE} may have been started"):
+    with pytest.raises(CapyCreateUnknownError, match=f"may have been started.*It carries the reference {REFERENCE}"):
         create(client)
     assert posts(capy_emulator) == 1
 
@@ -203,7 +204,7 @@ def test_two_threads_with_the_reference_are_an_error_that_lists_them(
     client: CapyClient, capy_emulator: EmulatorControl
 ) -> None:
     first, second = capy_emulator.create(with_reference("Fix it", REFERENCE), origin="api", copies=2)
-    flow = look_up(REFERENCE, project_id=PROJECT, not_before=None, until=0.0, clock=time.time)
+    flow = look_up(REFERENCE, project_id=PROJECT, until=0.0, clock=time.time)
     with pytest.raises(CapyReferenceError, match="2 threads") as caught:
         run(flow, client)
     assert first in str(caught.value)
@@ -214,7 +215,7 @@ def test_a_lookup_asks_for_what_was_made_through_the_api_only(
     client: CapyClient, capy_emulator: EmulatorControl
 ) -> None:
     capy_emulator.create(f"somebody quotes {REFERENCE}", origin="web")
-    flow = look_up(REFERENCE, project_id=PROJECT, not_before=None, until=0.0, clock=time.time)
+    flow = look_up(REFERENCE, project_id=PROJECT, until=0.0, clock=time.time)
     assert run(flow, client) is None
     query = capy_emulator.requests("listThreads")[0]["query"]
     assert query == {"projectId": PROJECT, "origin": "api", "q": REFERENCE, "limit": "100"}
@@ -222,7 +223,7 @@ def test_a_lookup_asks_for_what_was_made_through_the_api_only(
 
 def test_each_look_is_as_patient_as_asked_for() -> None:
     for retry in (None, NO_RETRIES):
-        flow = look_up(REFERENCE, project_id=PROJECT, not_before=None, until=0.0, clock=time.time, retry=retry)
+        flow = look_up(REFERENCE, project_id=PROJECT, until=0.0, clock=time.time, retry=retry)
         asked = next(flow)
         assert isinstance(asked, Ask)
         assert asked.retry is retry
@@ -230,7 +231,7 @@ def test_each_look_is_as_patient_as_asked_for() -> None:
 
 def test_looks_become_rarer_and_end_in_time() -> None:
     now = [0.0]
-    flow = look_up(REFERENCE, project_id=PROJECT, not_before=None, until=12.0, clock=lambda: now[0])
+    flow = look_up(REFERENCE, project_id=PROJECT, until=12.0, clock=lambda: now[0])
     pauses = []
     asked = next(flow)
     while asked is not None:
@@ -251,6 +252,44 @@ def next_step(flow: Any, answer: Any) -> Any:
         return flow.send(answer)
     except StopIteration as ended:
         return ended.value
+
+
+@pytest.mark.parametrize("fault", [{"kind": "status", "status": 503}, {"kind": "reset"}, {"kind": "not_json"}], ids=str)
+def test_a_capy_that_fails_for_a_while_is_sat_out_by_a_lookup(
+    fault: dict[str, Any], client: CapyClient, capy_emulator: EmulatorControl
+) -> None:
+    capy_emulator.fault("lost", "createAndStartThread", times=1)
+    capy_emulator.fault(operation="listThreads", times=5, **fault)
+    found = create(client)
+    assert [thread["id"] for thread in capy_emulator.threads()] == [found.id]
+
+
+def test_a_lookup_that_is_told_to_come_back_later_does() -> None:
+    now = [0.0]
+    flow = look_up(REFERENCE, project_id=PROJECT, until=30.0, clock=lambda: now[0])
+    next(flow)
+    paused = flow.throw(CapyRateLimitError("429", status_code=429, retry_after=20.0))
+    assert paused == Pause(20.0)
+    now[0] = 20.0
+    next(flow)
+    assert flow.throw(CapyRateLimitError("429", status_code=429, retry_after=1200.0)) == Pause(10.0)
+    now[0] = 30.0
+    next(flow)
+    with pytest.raises(CapyRateLimitError):
+        flow.throw(CapyRateLimitError("429", status_code=429))
+
+
+def test_whether_the_search_is_exact_is_asked_before_a_hit_is_believed(
+    client: CapyClient, capy_emulator: EmulatorControl
+) -> None:
+    [thread_id] = capy_emulator.create(BODY.prompt, origin="api")
+    assert run(look_up(REFERENCE, project_id=PROJECT, until=0.0, clock=time.time), client).id == thread_id
+    first, second = (request["query"]["q"] for request in capy_emulator.requests("listThreads"))
+    assert (first, second[:2], len(second)) == (REFERENCE, "af", len(REFERENCE))
+    assert second != first
+    capy_emulator.fault("best_match")
+    with pytest.raises(CapyReferenceError, match="not exact"):
+        run(look_up(REFERENCE, project_id=PROJECT, until=0.0, clock=time.time), client)
 
 
 # The user's own reference
@@ -301,3 +340,26 @@ def test_the_last_generation_counts(client: CapyClient, capy_emulator: EmulatorC
     assert shared(client) == (second, 1)
     capy_emulator.archive(second)
     assert shared(client) == (None, 2)
+
+
+def test_generations_without_end_are_an_error_and_no_loop() -> None:
+    thread = Thread.model_validate({"id": "jam_1", "runState": "archived", "projectId": PROJECT})
+    flow = find_shared("OPS-1", 0, project_id=PROJECT, counts=lambda _: False, clock=time.time)
+    asked: set[str] = set()
+    pauses: list[float] = []
+
+    def drive() -> None:
+        step: Any = next(flow)
+        while True:
+            if isinstance(step, Pause):
+                pauses.append(step.seconds)
+                step = flow.send(None)
+            else:
+                # A word that nobody has follows each that is one of ours.
+                is_ours = len(asked) == len(pauses)
+                asked.add(step.call.params["q"]) if is_ours else None
+                step = flow.send(ThreadPage(items=[thread] if is_ours else []))
+
+    with pytest.raises(CapyReferenceError, match=r"100 threads carry 'OPS-1'.*Nothing was started.*another reference"):
+        drive()
+    assert (len(asked), pauses) == (100, [0.2] * 100)

@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_capy import exceptions
 from airflow_provider_capy.exceptions import (
+    LONGEST_MESSAGE,
     CapyAPIError,
     CapyConflictError,
     CapyError,
@@ -121,3 +122,13 @@ def test_an_error_survives_its_way_to_another_process(kind, way):
 def test_an_error_needs_its_message_only(kind):
     assert str(make(kind)) == "What happened"
     assert all(value in {"", 0, None} for value in vars(make(kind)).values())
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_no_words_of_an_error_are_refused_by_a_database(kind):
+    error = make(kind, **attributes_of(kind))
+    said = kind("\x00 \ud83e \ud83e\udd9b \x1b[31m\n")
+    assert str(said) == "\ufffd \ufffd \U0001f99b \ufffd[31m\n"
+    assert len(str(kind("x" * 1_000_000))) == LONGEST_MESSAGE
+    assert str(pickle.loads(pickle.dumps(kind("y" * 1_000_000)))) == str(kind("y" * 1_000_000))
+    assert str(error) == "What happened"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_capy.emulator.control import EmulatorControl
 
 HELD, DISPATCHED, SETTLED, LEFT, STOPPING, STOPPED = Fate
-POKE = 0.05
+POKE = 0.1
 WAYS: dict[str, dict[str, Any]] = {"worker": {"deferrable": False}, "deferred": {"deferrable": True}}
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke"},
@@ -533,7 +533,7 @@ def test_a_trigger_that_fails_is_an_end_like_every_other(
 @pytest.mark.parametrize(("soft", "state"), [({}, "failed"), ({"never_fail": True}, "skipped")], ids=str)
 def test_a_trigger_that_fails_is_told_although_the_thread_is_not_known_any_more(soft: Any, state: str) -> None:
     ran = run_task(
-        lambda: CapyThreadSensor(task_id=TASK_ID, thread_id="None", deferrable=True, **soft),
+        lambda: CapyThreadSensor(task_id=TASK_ID, thread_id="{{ none }}", deferrable=True, **soft),
         resume={"next_method": "__fail__", "next_kwargs": {"error": "Trigger failure", "traceback": ["boom"]}},
     )
     assert ran.state == state

@@ -102,6 +102,9 @@ class Shared:
         self.clients = {f"flow{number}": ScriptedAsync(course) for number, course in enumerate(courses)}
         self.closed = 0
 
+    async def opened(self, _: Any) -> Shared:
+        return self
+
     async def send(self, call: Any, retry: RetryLimits | None = None) -> Any:
         return await self.clients[call.path.rpartition("/")[2].partition("_")[0]].send(call, retry)
 
@@ -118,7 +121,7 @@ def test_flows_beside_each_other_end_as_each_does_alone(courses: list[list[tuple
         for number, course in enumerate(courses)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows, "SharedClient", lambda _: shared)
+        patch.setattr(SharedClient, "opened", shared.opened)
         ends = asyncio.run(arun_all(flows_, None))  # type: ignore[arg-type]
     together = [(seen[number], client.asked, ends[number]) for number, client in enumerate(shared.clients.values())]
     alone = []
@@ -129,15 +132,10 @@ def test_flows_beside_each_other_end_as_each_does_alone(courses: list[list[tuple
     assert shared.closed == 1
 
 
-async def test_a_shared_client_has_no_more_in_flight_than_it_may_and_lets_stops_go_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_shared_client_has_no_more_in_flight_than_it_may_and_lets_stops_go_first() -> None:
     class Slow:
         now = most = 0
         begun: ClassVar[list[str]] = []
-
-        def __init__(self, _: Any, limits: Any) -> None:
-            assert limits.max_connections is None
 
         async def send(self, call: Any, _: Any) -> Any:
             Slow.begun.append(call.method)
@@ -147,8 +145,7 @@ async def test_a_shared_client_has_no_more_in_flight_than_it_may_and_lets_stops_
             Slow.now -= 1
             return call
 
-    monkeypatch.setattr("airflow_provider_capy.api.AsyncCapyClient", Slow)
-    client = SharedClient(None, in_flight=4)  # type: ignore[arg-type]
+    client = SharedClient(Slow(), in_flight=4)  # type: ignore[arg-type]
     calls = [get_thread(f"jam_{number}") for number in range(20)] + [
         stop_thread(f"jam_{number}") for number in range(20)
     ]

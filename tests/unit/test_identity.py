@@ -14,6 +14,7 @@ from airflow_provider_capy.identity import (
     Record,
     TaskIdentity,
     decide,
+    nobodys,
     reference_for,
     reference_from,
     the_one,
@@ -190,24 +191,12 @@ def hit(thread_id="t1", project="prj", created="2026-09-21T14:13:21Z", **fields)
     return Thread.model_validate({**shape, **fields})
 
 
-def chosen(hits, not_before=NOW):
-    return the_one(hits, reference="af1", project_id="prj", not_before=not_before)
-
-
-def test_no_hit_is_nothing():
-    assert chosen([]) is None
+def chosen(hits):
+    return the_one(hits, reference="af1", project_id="prj")
 
 
 def test_one_hit_is_ours():
     assert chosen([hit()]).id == "t1"
-
-
-def test_a_hit_may_be_older_than_the_intent_by_what_clocks_differ():
-    assert chosen([hit()], not_before=NOW + 300).id == "t1"
-
-
-def test_a_hit_whose_age_is_unknown_is_ours():
-    assert chosen([hit(created="just now")]).id == "t1"
 
 
 def test_a_hit_without_a_project_is_ours():
@@ -232,17 +221,22 @@ def test_several_archived_hits_are_not_guessed_either():
         chosen([hit("t1", status="archived"), hit("t2", status="archived")])
 
 
-@pytest.mark.parametrize(
-    "stranger", [hit(created="2026-09-21T14:00:00Z"), hit(project="prj_other")], ids=["too old", "other project"]
-)
-def test_a_hit_that_cannot_be_ours_is_listed_and_not_taken(stranger):
+def test_a_hit_of_another_project_is_listed_and_not_taken():
     with pytest.raises(CapyReferenceError, match=r"af1 cannot be ours: t1 .*neither taken nor stopped") as caught:
-        chosen([stranger])
+        chosen([hit(project="prj_other")])
     assert caught.value.thread_id == "t1"
 
 
-def test_an_own_reference_may_lead_to_an_old_thread():
-    assert chosen([hit(created="2020-01-01T00:00:00Z")], not_before=None).id == "t1"
+@pytest.mark.parametrize("created", ["2020-01-01T00:00:00Z", "2040-01-01T00:00:00Z", "just now"])
+def test_a_reference_that_nobody_else_has_needs_no_age(created):
+    assert chosen([hit(created=created)]).id == "t1"
+
+
+def test_a_word_that_nobody_has_is_like_a_reference_and_never_the_same():
+    ours = reference_for(TASK, 0, NONCE)
+    words = {nobodys(ours) for _ in range(3)}
+    assert len(words | {ours}) == 4
+    assert {(word[:2], len(word)) for word in words} == {("af", len(ours))}
 
 
 # The record

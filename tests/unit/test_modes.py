@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capy.emulator.control import EmulatorControl
 
-POKE = 0.06
+POKE = 0.1
 OPERATOR = {"operator in the worker": False, "operator deferrable": True}
 SENSOR: dict[str, dict[str, Any]] = {
     "sensor poke": {"mode": "poke"},

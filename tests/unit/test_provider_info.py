@@ -110,9 +110,9 @@ def test_the_connection_form_shows_exactly_our_fields(manager):
 
 def test_the_connection_form_hides_what_a_connection_does_not_need(manager):
     assert manager.field_behaviours["capy"] == {
-        "hidden_fields": ["login", "schema", "port", "extra"],
-        "relabeling": {"host": "Base URL", "password": "API token"},
-        "placeholders": {"host": "https://capy.ai/api", "password": "capy_\u2026"},
+        "hidden_fields": ["login", "schema", "extra"],
+        "relabeling": {"host": "Base URL", "port": "Port, for the Test button", "password": "API token"},
+        "placeholders": {"host": "https://capy.ai/api", "port": "443", "password": "capy_\u2026"},
     }
 
 

@@ -10,12 +10,24 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from airflow.sdk import BaseOperator, TaskGroup
+from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 from airflow_provider_capy import exceptions
 from airflow_provider_capy.hooks.capy import CapyHook
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
+from tests.demo.examples import EXAMPLES
+from tests.unit.worker import context_of, run_task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.sdk.types import Operator
+
+    from airflow_provider_capy.emulator.control import EmulatorControl
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -76,6 +88,42 @@ def test_the_pytest_block_is_green_as_a_user_would_run_it(tmp_path: Path) -> Non
     )
 
     assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+def test_the_quickstart_runs_when_it_is_triggered_by_hand(tmp_path: Path, capy_emulator: EmulatorControl) -> None:
+    path = tmp_path / "quickstart.py"
+    path.write_text(PYTHON[0])
+
+    ran = run_task(lambda: runpy.run_path(str(path))["upgrade"])
+
+    assert (ran.state, ran.error) == ("success", None)
+    (thread,) = capy_emulator.threads()
+    assert thread["prompt"].startswith("Upgrade the dependencies of this service")
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_examples_templates_need_no_logical_date(path: Path) -> None:
+    made = runpy.run_path(str(path)).values()
+    operators = [item for value in made for item in (value if isinstance(value, list) else [value])]
+    dag = next(item.dag for item in operators if isinstance(item, (BaseOperator, MappedOperator, TaskGroup)))
+
+    assert any("{{" in text for task in dag.tasks for _, text in texts(task)) == ("{{" in path.read_text())
+    for task in dag.tasks:
+        context = context_of(task, conf={"thread_id": "jam_1"})
+        for _, text in texts(task):
+            task.render_template(text, context)
+
+
+def texts(task: Operator) -> Iterator[tuple[str, str]]:
+    """Yield every text of a task that Airflow renders, with the name of its argument."""
+    given = task.partial_kwargs if task.is_mapped else {name: getattr(task, name) for name in task.template_fields}
+    stack = [(name, value) for name, value in given.items() if name in task.template_fields]
+    while stack:
+        name, value = stack.pop()
+        if isinstance(value, str):
+            yield name, value
+        elif isinstance(value, (list, tuple, dict)):
+            stack += [(name, item) for item in (value.values() if isinstance(value, dict) else value)]
 
 
 @pytest.mark.parametrize("line", EXPORTS)

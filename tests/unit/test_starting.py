@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,28 +11,37 @@ import pytest
 from airflow.sdk import NEVER_EXPIRE
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_capy import stopping
 from airflow_provider_capy.api import CapyClient
 from airflow_provider_capy.exceptions import (
     CapyCreateUnknownError,
     CapyError,
+    CapyForbiddenError,
     CapyInputError,
     CapyRateLimitError,
     CapyReferenceError,
     CapyServerError,
     CapyStopUnconfirmedError,
+    CapyThreadError,
     CapyUnauthorizedError,
 )
 from airflow_provider_capy.identity import REFUSED, STORE_KEY, TaskIdentity
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.tasking import final
-from tests.unit.starts import LOG, PROJECT, QUICK, MemoryStore, settings_for, start
+from tests.unit.starts import LOG, PROJECT, QUICK, Hook, MemoryStore, settings_for, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from airflow_provider_capy.emulator.control import EmulatorControl
     from airflow_provider_capy.identity import Record
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "STANDS_AFTER", 0.3)
+    monkeypatch.setattr(stopping, "LOOK_EVERY", 0.05)
 
 
 @pytest.fixture
@@ -165,10 +175,19 @@ def test_a_retry_needs_no_valid_arguments_to_reattach(attempt) -> None:
     assert attempt(prompt="").thread_id == first.thread_id
 
 
-def test_a_reattach_that_fails_leaves_the_thread_to_the_next_try(attempt, capy_emulator) -> None:
+@pytest.mark.parametrize("fault", [{"status": 500}, {"status": 503, "body": "html"}, {"status": 429}], ids=str)
+def test_a_thread_that_cannot_be_seen_now_is_gone_on_with(attempt, store, capy_emulator, fault) -> None:
     first = attempt()
-    capy_emulator.fault("status", "getThread", status=500, times=2)
-    with pytest.raises(CapyServerError, match=f"Thread {first.thread_id} of an earlier try was left as it is"):
+    remember(store, fate=Fate.DISPATCHED)
+    capy_emulator.fault("status", "getThread", **fault)
+    assert (attempt().thread_id, store.record.fate) == (first.thread_id, Fate.HELD)
+    assert ids(capy_emulator) == [first.thread_id]
+
+
+def test_a_reattach_that_is_refused_leaves_the_thread_to_the_next_try(attempt, capy_emulator) -> None:
+    first = attempt()
+    capy_emulator.fault("status", "getThread", status=403, times=1)
+    with pytest.raises(CapyForbiddenError, match=f"Thread {first.thread_id} of an earlier try was left as it is"):
         attempt()
     assert attempt().thread_id == first.thread_id
 
@@ -180,6 +199,32 @@ def test_a_thread_that_is_gone_is_replaced_with_a_warning(attempt, capy_emulator
     assert ids(capy_emulator) == [first.thread_id, second.thread_id]
     warnings = [entry.getMessage() for entry in caplog.records if entry.levelno == logging.WARNING]
     assert warnings == [f"Thread {first.thread_id} of an earlier try does not exist any more; a new one is started"]
+
+
+def test_a_thread_that_capy_does_not_know_at_once_is_gone_on_with(attempt, capy_emulator) -> None:
+    first = attempt()
+    capy_emulator.fault("status", "getThread", status=404, times=2, match=first.thread_id)
+    assert attempt().thread_id == first.thread_id
+    assert ids(capy_emulator) == [first.thread_id]
+
+
+def test_a_thread_that_may_not_be_stopped_is_not_gone_at_the_first_word(attempt, capy_emulator) -> None:
+    capy_emulator.script(life="forever")
+    first = attempt()
+    capy_emulator.fault("status", "getThread", status=404, times=2, match=first.thread_id)
+    with pytest.raises(CapyStopUnconfirmedError, match="stop_on_kill is off"):
+        attempt(stop_on_kill=False, **CLEARED)
+    assert ids(capy_emulator) == [first.thread_id]
+
+
+def test_a_stranger_never_starts_a_second_thread(attempt, capy_emulator) -> None:
+    capy_emulator.script(life="forever")
+    first = attempt()
+    capy_emulator.fault("status", "getThread", status=404, body="html", match=first.thread_id)
+    assert attempt().thread_id == first.thread_id
+    with pytest.raises(CapyError, match="nothing was started"):
+        attempt(stop_on_kill=False, **CLEARED)
+    assert ids(capy_emulator) == [first.thread_id]
 
 
 def test_a_thread_that_was_archived_meanwhile_is_replaced(attempt, capy_emulator) -> None:
@@ -248,7 +293,7 @@ def test_a_stop_that_is_refused_starts_nothing_and_names_the_thread(attempt, sto
 def lose(attempt: Callable[..., Record], capy: EmulatorControl) -> str:
     """One try whose create is processed, and whose answer and lookup both fail; returns the thread's id."""
     capy.fault("lost", "createAndStartThread", times=1)
-    capy.fault("status", "listThreads", status=500, times=2)
+    capy.fault("status", "listThreads", status=403, times=1)
     with pytest.raises(CapyCreateUnknownError):
         attempt()
     return ids(capy)[-1]
@@ -283,7 +328,7 @@ def test_the_next_try_creates_when_there_was_none(attempt, store, capy_emulator)
 def test_a_lookup_that_fails_leaves_the_question_to_the_next_try(attempt, capy_emulator) -> None:
     lost = lose(attempt, capy_emulator)
     capy_emulator.fault("status", "listThreads", status=401, times=1)
-    with pytest.raises(CapyCreateUnknownError, match="outcome is unknown: a thread with the reference af"):
+    with pytest.raises(CapyCreateUnknownError, match=r"may have been started.*It carries the reference af"):
         attempt()
     assert attempt().thread_id == lost
 
@@ -293,7 +338,7 @@ def test_a_refusal_does_not_hide_that_an_earlier_try_may_have_started_a_thread(a
     capy_emulator.fault("list_lag", "listThreads", seconds=600)
     capy_emulator.fault("status", "createAndStartThread", status=429)
     with pytest.raises(
-        CapyCreateUnknownError, match=f"429.*reference {store.record.reference} may have been started"
+        CapyCreateUnknownError, match=f"may have been started.*429.*carries the reference {store.record.reference}"
     ) as caught:
         attempt()
     assert isinstance(caught.value.__cause__, CapyRateLimitError)
@@ -620,7 +665,7 @@ def test_whoever_started_it_gets_a_new_one_by_clearing(attempt, store, capy_emul
 
 
 def test_a_reference_that_cannot_be_looked_up_starts_nothing(attempt, store, capy_emulator) -> None:
-    capy_emulator.fault("status", "listThreads", status=500, times=2)
+    capy_emulator.fault("status", "listThreads", status=500)
     with pytest.raises(CapyServerError, match="Nothing was started: the reference 'OPS-1' has to be looked up first"):
         attempt(reference="OPS-1")
     assert (ids(capy_emulator), store.record) == ([], None)
@@ -635,6 +680,83 @@ def test_a_lost_answer_under_an_own_reference_is_adopted_by_the_next_try(attempt
     record = attempt(reference="OPS-1")
     assert ids(capy_emulator) == [record.thread_id]
     assert not record.shared
+
+
+# A search that is not exact
+
+
+def test_a_lost_answer_adopts_nobody_elses_thread(attempt, store, capy_emulator) -> None:
+    [stranger] = capy_emulator.create("Somebody else's", origin="api")
+    capy_emulator.fault("reset", "createAndStartThread", times=1)
+    capy_emulator.fault("best_match")
+    for words in ["may have been started.*not exact", "not exact.*Nothing was taken.*durable=False.*'capy_thread'"]:
+        with pytest.raises(CapyThreadError, match=words):
+            attempt()
+    assert (ids(capy_emulator), store.record.thread_id, capy_emulator.stops(stranger)) == ([stranger], None, [])
+
+
+def test_an_own_reference_is_not_believed_of_a_search_that_is_not_exact(attempt, store, capy_emulator) -> None:
+    [stranger] = capy_emulator.create("Somebody else's", origin="api")
+    capy_emulator.fault("best_match")
+    with pytest.raises(
+        CapyReferenceError, match=r"not exact.*Nothing was taken, stopped or started.*leave reference= out"
+    ):
+        attempt(reference="TICKET-1")
+    assert (ids(capy_emulator), store.record, len(capy_emulator.requests())) == ([stranger], None, 2)
+
+
+# After the create nothing loses the id
+
+
+class Broken:
+    """Whatever it is asked to do fails."""
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*_: Any, **__: Any) -> None:
+            raise RuntimeError(f"{name} is broken")
+
+        return fail
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("broken", ["store", "log", "url", "all"])
+def test_whatever_fails_after_the_create_the_task_knows_its_thread(
+    broken, durable, attempt, client, capy_emulator, monkeypatch
+) -> None:
+    store, told, changes = MemoryStore(), [], {}
+    if broken in {"store", "all"}:
+        store = MemoryStore(
+            broken=frozenset({"set"}), broken_after=1 if durable else 0, failure=RuntimeError("no JSON")
+        )
+    if broken in {"log", "all"}:
+        changes["log"] = Broken()
+    if broken in {"url", "all"}:
+        monkeypatch.setattr(Hook, "thread_url", Broken().thread_url)
+    record = attempt(store=store, durable=durable, announce=told.append, **changes)
+    assert [record.thread_id] == ids(capy_emulator) == [told[-1].thread_id]
+
+
+def test_what_ends_the_process_after_the_create_finds_the_id_told(attempt, capy_emulator) -> None:
+    told = []
+    store = MemoryStore(broken=frozenset({"set"}), broken_after=1, failure=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        attempt(store=store, announce=told.append)
+    assert [told[-1].thread_id] == ids(capy_emulator)
+
+
+@pytest.mark.parametrize("thread_id", ["jam/../1", "", "a" * 300, "\x00"])
+def test_an_id_that_cannot_be_used_is_a_lost_answer(thread_id, attempt, capy_emulator) -> None:
+    capy_emulator.fault("distort", "createAndStartThread", times=1, patch=json.dumps({"id": thread_id}))
+    record = attempt()
+    assert [record.thread_id] == ids(capy_emulator)
+
+
+def test_a_create_that_is_to_wait_for_long_says_that_nothing_was_started(attempt, store, capy_emulator) -> None:
+    capy_emulator.fault("status", "createAndStartThread", status=429, retry_after=1200)
+    with pytest.raises(CapyRateLimitError, match=r"^Nothing was started: "):
+        attempt()
+    assert (ids(capy_emulator), store.record.ended) == ([], REFUSED)
+    assert len(capy_emulator.requests("createAndStartThread")) <= 2
 
 
 def test_a_kill_before_the_create_is_sent_sends_none(attempt, store, capy_emulator) -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
-from airflow.sdk import DAG
+import inspect
+from datetime import datetime, timezone
 
+import pytest
+from airflow.sdk import DAG, Asset, BaseOperator, BaseSensorOperator
+from airflow.sdk.execution_time import comms
+
+from airflow_provider_capy import task_groups
 from airflow_provider_capy.exceptions import CapyInputError
+from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
+from airflow_provider_capy.sensors.thread import CapyThreadSensor
 from airflow_provider_capy.task_groups import CapyThreadGroup, capy_thread
+from tests.unit.worker import Ran, Supervisor, run_task
 
 
 def group(defaults: dict[str, object] | None = None, **arguments: object) -> CapyThreadGroup:
@@ -24,7 +32,13 @@ def test_a_group_is_two_tasks_the_second_of_which_answers_for_the_thread() -> No
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"queue": "agents"}, {"pool": "threads"}, {"priority_weight": 7}, {"retries": 7}], ids=str
+    "arguments",
+    [
+        *({"queue": "agents"}, {"pool": "threads"}, {"priority_weight": 7}, {"retries": 7}, {"depends_on_past": True}),
+        *({"max_active_tis_per_dag": 2}, {"doc_md": "# Read me"}, {"render_template_as_native_obj": True}),
+        {"start_date": datetime(2026, 1, 1, tzinfo=timezone.utc)},
+    ],
+    ids=str,
 )
 def test_where_and_how_a_task_runs_is_meant_for_both(arguments: dict[str, object]) -> None:
     made = group(**arguments)
@@ -70,7 +84,104 @@ def test_a_group_without_a_reference_is_refused() -> None:
         group(durable=False)
 
 
-@pytest.mark.parametrize("name", ["task_id", "wait_for_completion", "thread_id"])
+@pytest.mark.parametrize("name", ["task_id", "wait_for_completion", "thread_id", "do_xcom_push"])
 def test_what_the_group_sets_itself_is_refused(name: str) -> None:
     with pytest.raises(CapyInputError, match=f"{name}: the group sets this itself"):
         group(**{name: "x"})
+
+
+def test_every_argument_of_airflow_and_of_ours_is_decided() -> None:
+    decided = [*task_groups.BOTH, *task_groups.CREATE, *task_groups.WAIT, *task_groups.GROUP, *task_groups.REFUSED]
+    kinds = (BaseOperator, BaseSensorOperator, CapyCreateThreadOperator, CapyThreadSensor)
+    known = {name for kind in kinds for name in inspect.signature(kind.__init__).parameters} - {"self", "kwargs"}
+
+    assert sorted(decided) == sorted(known)
+
+
+@pytest.mark.parametrize("name", ["outlet", "create_task_id", "wait_for_downstream"])
+def test_what_a_group_does_not_know_or_cannot_keep_is_refused(name: str) -> None:
+    with pytest.raises(CapyInputError, match=f"^{name}: "):
+        group(**{name: True})
+
+
+def run(
+    made_of: dict[str, object], name: str, supervisor: Supervisor, defaults: dict[str, object] | None = None
+) -> Ran:
+    """Run one task of a group as a worker does."""
+    arguments = {"prompt": "Hello", "deferrable": False, "poke_interval": 0.1, **made_of}
+    return run_task(
+        lambda: getattr(capy_thread("work", default_args=defaults or {}, **arguments), name), supervisor=supervisor
+    )
+
+
+def outlets(ran: Ran) -> list[str]:
+    ends = [message for message in ran.supervisor.messages if isinstance(message, comms.SucceedTask)]
+    assert len(ends) == 1
+    return [outlet.name for outlet in ends[0].task_outlets]
+
+
+@pytest.mark.parametrize("has_defaults", [False, True])
+def test_the_world_is_told_when_the_wait_ends_and_not_when_the_create_does(capy_emulator, has_defaults) -> None:
+    told: list[str] = []
+    defaults = {"outlets": [Asset("default")], "on_success_callback": lambda _: told.append("default")}
+    defaults = defaults if has_defaults else {}
+    given = {
+        "outlets": [Asset("deployable")],
+        "on_execute_callback": lambda context: told.append(f"begin of {context['ti'].task_id}"),
+        "on_success_callback": lambda context: told.append(f"success of {context['ti'].task_id}"),
+        "post_execute": lambda context, result: told.append(f"result of {context['ti'].task_id}"),  # noqa: ARG005
+    }
+    create = run(given, "create", Supervisor(), defaults)
+    assert (create.state, create.error, outlets(create), told) == ("success", None, [], ["begin of work.create"])
+
+    others = {("work.create", "return_value"): create.xcoms["return_value"]}
+    wait = run(given, "wait", Supervisor(others=others), defaults)
+    assert (wait.state, wait.error, outlets(wait)) == ("success", None, ["deployable"])
+    assert told[1:] == ["result of work.wait", "success of work.wait"]
+
+
+def test_a_failure_is_told_once_by_the_task_that_failed(capy_emulator) -> None:
+    told: list[str] = []
+    given = {"on_failure_callback": lambda context: told.append(context["ti"].task_id)}
+    create = run({**given, "tags": ["no-such-tag"]}, "create", Supervisor())
+    assert (create.state, told) == ("failed", ["work.create"])
+
+
+def test_a_templated_argument_sees_the_params_that_the_group_was_given(capy_emulator) -> None:
+    [thread_id] = capy_emulator.create("Hello", life="blocked")
+    given = {"on_blocked": "{{ params.policy }}", "params": {"policy": "skip"}}
+    wait = run(given, "wait", Supervisor(others={("work.create", "return_value"): thread_id}))
+    assert wait.state == "skipped"
+    create = run(given, "create", Supervisor())
+    assert (create.state, create.error) == ("success", None)
+
+
+def test_a_group_that_depends_on_the_past_starts_no_thread_beside_one_that_is_waited_for() -> None:
+    assert [task.wait_for_downstream for task in (group().create, group(depends_on_past=True).create)] == [False, True]
+    assert group({"depends_on_past": True}).create.wait_for_downstream
+
+
+def test_the_wait_has_a_thread_whatever_lets_the_create_start() -> None:
+    for made in (group(trigger_rule="all_done"), group({"trigger_rule": "all_done"})):
+        assert (made.create.trigger_rule, made.wait.trigger_rule) == ("all_done", "all_success")
+
+
+def test_a_group_is_made_where_its_arguments_say() -> None:
+    dag = DAG("elsewhere", schedule=None)
+    made = capy_thread("work", prompt="Hello", dag=dag, task_display_name="Nightly work", default_args={"retries": 5})
+    assert set(dag.task_dict) == {"work.create", "work.wait"}
+    assert (made.group_display_name, made.create.retries, made.wait.retries) == ("Nightly work", 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"on_blocked": "ignore"}, "on_blocked: 'ignore' is none of"),
+        ({"repos": "acme/api"}, "repos: 'acme/api' is not a list"),
+        ({"poke_interval": "30 s"}, "poke_interval: '30 s' is not a number of seconds"),
+        ({"timeout": 10**12}, "timeout: 1000000000000 is not a number of seconds"),
+    ],
+)
+def test_a_mistake_breaks_the_parse(arguments: dict[str, object], says: str) -> None:
+    with pytest.raises(CapyInputError, match=says):
+        group(**arguments)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from airflow.sdk import BaseOperator
+    from airflow.sdk.types import Operator
 
 RUN_ID = "run_1"
 TASK_ID = "work"
@@ -49,7 +50,7 @@ class Supervisor:
     messages: list[Any] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
 
-    def send(self, msg: Any) -> Any:
+    def send(self, msg: Any) -> Any:  # noqa: PLR0911 - one answer per question
         self.messages.append(msg)
         match msg:
             case comms.SetXCom():
@@ -70,6 +71,8 @@ class Supervisor:
             case comms.GetTaskStates():
                 key = msg.task_ids[0] if (msg.map_index or -1) < 0 else f"{msg.task_ids[0]}_{msg.map_index}"
                 return comms.TaskStatesResult(task_states={msg.run_ids[0]: {key: self.standing}})
+            case comms.ValidateInletsAndOutlets():
+                return comms.InactiveAssetsResult(inactive_assets=[])
             case comms.GetTaskRescheduleStartDate():
                 return comms.TaskRescheduleStartDate(start_date=self.first_look)
         return None
@@ -158,8 +161,14 @@ def run_task(
             return ran
 
 
+def context_of(task: Operator, conf: Mapping[str, Any]) -> Any:
+    """Return what the templates of a task see in a run that somebody triggered."""
+    with mock.patch.object(task_runner, "SUPERVISOR_COMMS", Supervisor(), create=True):
+        return _instance(task, 1, 0, 0, -1, 0, conf, {}).get_template_context()
+
+
 def _instance(
-    task: BaseOperator,
+    task: Operator,
     try_number: int,
     retries: int,
     clear_number: int,
@@ -172,9 +181,10 @@ def _instance(
     dag_run = DagRun(
         dag_id=DAG_ID,
         run_id=RUN_ID,
-        logical_date=now,
-        data_interval_start=now,
-        data_interval_end=now,
+        # As `airflow dags trigger` and a click on Trigger send it.
+        logical_date=None,
+        data_interval_start=None,
+        data_interval_end=None,
         run_after=now,
         start_date=now,
         end_date=None,

@@ -474,3 +474,72 @@ def test_a_success_that_breaks_off_is_no_answer(client_of, refused, header):
 def test_an_answer_with_a_body_after_its_end_is_read(client_of):
     with RawServer(sending(raw(200, json.dumps(THREAD).encode()) + b"HTTP/1.1 500 X\r\n\r\n")) as server:
         assert client_of(server.url).get_thread("jam_1").id == "jam_1"
+
+
+@pytest.mark.parametrize(
+    ("field", "title"),
+    [
+        (b'"Fix \\u0000 byte"', "Fix \ufffd byte"),
+        (b'"Fix \x00\x1b byte"', "Fix \ufffd\ufffd byte"),
+        (b'"caf\xe9"', "caf\ufffd"),
+        (b'"\\ud83e\\udd9b \\ud83e"', "\U0001f99b \ufffd"),
+        (b'"\xed\xa0\xbe"', "\ufffd\ufffd\ufffd"),
+        (b"NaN", None),
+        (b"[-Infinity, 1e999]", "[-Infinity, Infinity]"),
+        (b"9" * 5000, None),
+        (b'"' + b"x" * 3_000_000 + b'"', "x" * 1999 + "\u2026"),
+    ],
+)
+def test_a_title_of_anything_ends_no_wait(client_of, field, title):
+    body = (
+        b'{"id": "jam_1", "runState": "ready", "pullRequests": [{"number": 18446744073709551616}], "title": '
+        + field
+        + b"}"
+    )
+    with RawServer(saying(200, body)) as server:
+        thread = client_of(server.url).get_thread("jam_1")
+    assert (thread.run_state, thread.pull_requests[0].number) == ("ready", None)
+    assert thread.title == title or title is None
+    json.dumps(thread.model_dump(), ensure_ascii=False, allow_nan=False).encode()
+
+
+@pytest.mark.parametrize("operation", ["get", "list", "stop", "create"])
+def test_an_answer_as_deep_as_it_is_long_is_unreadable(client_of, refused, operation):
+    body = b'{"id": "jam_1", "runState": "ready", "items": [], "new": ' + b'{"a":[' * 100_000
+    with RawServer(saying(200, body)) as server, refused(CapyResponseError):
+        ask(client_of(server.url, TOKEN), operation)
+
+
+@pytest.mark.parametrize("operation", ["get", "stop"])
+def test_an_answer_about_another_thread_is_no_answer(client_of, refused, operation):
+    body = {"id": "jam_2", "runState": "ready", "status": "idle"}
+    with RawServer(saying(200, body)) as server, refused(CapyResponseError) as caught:
+        ask(client_of(server.url, TOKEN), operation)
+    assert "the answer is about another thread, 'jam_2'" in str(caught.value)
+
+
+@pytest.mark.parametrize("thread_id", ["a/b", "", "None", "j\x00"])
+def test_a_created_thread_that_no_request_can_name_is_unreadable(client_of, refused, thread_id):
+    with RawServer(saying(200, {"id": thread_id})) as server, refused(CapyResponseError) as caught:
+        client_of(server.url, TOKEN).create_thread("prj_1", PROMPT)
+    assert "is not of the expected shape: id" in str(caught.value)
+
+
+CREATED = {"createdAt": "2026-11-22T04:05:06.250Z"}
+
+
+@pytest.mark.parametrize(
+    ("date", "age"),
+    [("Sun, 22 Nov 2026 04:05:16 GMT", 9.75), ("Sun, 22 Nov 2026 04:00:00 GMT", 0.0), ("yesterday", None), ("", None)],
+)
+def test_the_age_of_a_thread_comes_from_the_answer_alone(client_of, date, age):
+    page = {"items": [THREAD | CREATED], "nextCursor": None, "hasMore": False}
+    with RawServer(*[saying(200, body, date=date) for body in (THREAD | CREATED, THREAD | CREATED, page)]) as server:
+        client = client_of(server.url)
+        got = [client.create_thread("prj_1", "Do it"), client.get_thread("jam_1"), *client.list_threads("prj_1")]
+    assert [thread.age for thread in got] == [age] * 3
+
+
+def test_a_thread_of_the_emulator_is_as_old_as_it_says(capy, capy_emulator):
+    (thread_id,) = capy_emulator.create(life="forever", age=3600)
+    assert 3590 < capy.get_thread(thread_id).age < 7200

@@ -5,9 +5,11 @@ from datetime import datetime, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from airflow_provider_capy.api.glances import GlancePage
 from airflow_provider_capy.api.models import CreatedThread, ErrorAnswer, Thread, ThreadPage, parse_timestamp
+from airflow_provider_capy.foreign_text import LONGEST_TEXT, clean_text
 
 LEAST = {"id": "jam_1", "runState": "running"}
 
@@ -146,3 +148,115 @@ def test_models_cannot_be_changed():
 def test_what_is_no_error_of_capy_is_not_taken_for_one(body):
     with pytest.raises(ValidationError):
         ErrorAnswer.model_validate(body)
+
+
+DATE = datetime(2026, 11, 22, 4, 5, 16, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize("model", [Thread, CreatedThread])
+@pytest.mark.parametrize(
+    ("created", "date", "age"),
+    [
+        ("2026-11-22T04:05:06.500Z", DATE, 9.5),
+        ("2026-11-22T05:05:06+01:00", DATE, 10.0),
+        ("2026-11-22T04:06:00Z", DATE, 0.0),
+        ("9999-12-31T23:59:59Z", DATE, 0.0),
+        ("a moment ago", DATE, None),
+        (None, DATE, None),
+        ("2026-11-22T04:05:06Z", None, None),
+    ],
+)
+def test_the_age_of_a_thread_is_told_by_one_clock(model, created, date, age):
+    thread = model.model_validate(LEAST | {"createdAt": created}, context={"date": date})
+    assert thread.age == age
+    assert thread.model_copy(update={"title": "other"}).age == age
+    assert "answered" not in str(thread.model_dump())
+
+
+def test_a_thread_that_no_answer_brought_has_no_age():
+    assert Thread.model_validate(LEAST | {"createdAt": "2026-11-22T04:05:06Z"}).age is None
+
+
+def test_every_thread_of_a_page_has_an_age():
+    page = ThreadPage.model_validate(
+        {"items": [LEAST | {"createdAt": "2026-11-22T04:05:06Z"}] * 2}, context={"date": DATE}
+    )
+    assert [thread.age for thread in page.items] == [10.0, 10.0]
+
+
+NASTY = "a\x00\x1b\ud83e" + "x" * 3_000_000
+
+
+def leaves(value):
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from leaves(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from leaves(item)
+    else:
+        yield value
+
+
+@pytest.mark.parametrize("number", [2**53, 2**64, -(2**64), 10**4000, float("nan"), float("inf")])
+def test_no_text_and_no_number_of_a_thread_is_more_than_a_database_takes(number):
+    thread = Thread.model_validate(
+        LEAST
+        | dict.fromkeys(("projectId", "title", "status", "runState", "createdAt", "updatedAt"), NASTY)
+        | {
+            "waitingOn": [NASTY],
+            "blockedOn": [{"kind": NASTY}],
+            "tags": [{"name": NASTY, "more": NASTY}],
+            "participants": [{"userId": NASTY}],
+            "pullRequests": [{"number": number, "url": NASTY, "state": number}],
+            "tasks": [{"title": NASTY, "threadIndex": number}],
+            "slackThreads": [{"url": NASTY}],
+            "later": {NASTY: [NASTY, number]},
+        }
+    )
+    assert (thread.pull_requests[0].number, thread.tasks[0].thread_index) == (None, None)
+    for leaf in leaves(thread.model_dump()):
+        assert leaf is None or isinstance(leaf, (bool, int, str))
+        if isinstance(leaf, str):
+            assert len(leaf) <= LONGEST_TEXT
+            assert clean_text(leaf) == leaf
+        else:
+            assert abs(leaf or 0) < 2**53
+
+
+@pytest.mark.parametrize("model", [Thread, CreatedThread])
+@pytest.mark.parametrize("thread_id", ["../x", "a/b", "a?b", "a b", "", ".", "None", "j\x00", "x" * 257, "\ud83e"])
+def test_a_thread_whose_id_no_request_can_name_is_unreadable(model, thread_id):
+    with pytest.raises(ValidationError):
+        model.model_validate(LEAST | {"id": thread_id})
+
+
+@pytest.mark.parametrize("wakeups", [2**53, 2**64, 10**4000, float("inf")])
+def test_more_wakeups_than_can_be_counted_are_many(wakeups):
+    assert Thread.model_validate(LEAST | {"pendingWakeups": wakeups}).pending_wakeups == 2**53 - 1
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(
+            {"id": "j\x00"},
+            {"runState": "\x1b"},
+            {"status": "x" * 2001},
+            {"projectId": "\x9f"},
+            {"waitingOn": ["\x00"]},
+        ),
+        *(
+            {"blockedOn": ["\x7f"]},
+            {"pendingWakeups": 2**64},
+            {"pullRequests": [{"url": "\x00"}]},
+            {"runState": "\ud83e"},
+        ),
+    ],
+)
+def test_an_item_that_is_not_clean_is_not_glanced_at_and_spoils_no_neighbour(odd):
+    page = TypeAdapter(GlancePage).validate_python(
+        {"items": [LEAST | odd, LEAST, LEAST | {"runState": "\u00e9\n\t\U0001f99b"}]}
+    )
+    assert [item and item["runState"] for item in page["items"]] == [None, "running", "\u00e9\n\t\U0001f99b"]

@@ -14,35 +14,38 @@ from .conftest import PROMPT
 
 REPO = {"repo_full_name": "acme/web", "branch": "main"}
 
+NATIVE = "if native rendering made it so, give the task render_template_as_native_obj=False"
+
 REFUSED_CREATES = [
     ({"prompt": ""}, "prompt: is empty: say what the agent is to do (a template may have rendered to nothing)"),
     ({"prompt": " \n\t"}, "prompt: is empty: say what the agent is to do (a template may have rendered to nothing)"),
     ({"prompt": None}, "prompt: is missing"),
-    ({"prompt": [PROMPT]}, "prompt: is not text"),
+    ({"prompt": [PROMPT]}, f"prompt: is of type list, not text; {NATIVE}"),
     ({"prompt": PROMPT.encode()}, "prompt: is bytes, not text; decode it"),
     ({"prompt": f"{PROMPT}\ud83e"}, "prompt: holds half of a character (a lone surrogate), which cannot be sent; cut it elsewhere"),
     ({"project_id": ""}, "project_id: '' is empty"),
-    ({"project_id": 5}, "project_id: 5 is not text"),
+    ({"project_id": 5.5}, f"project_id: 5.5 is of type float, not text; {NATIVE}"),
     ({"project_id": None}, "project_id: is missing"),
     ({"promt": PROMPT}, "promt: is no field of this request; check its spelling"),
     ({"model": " "}, "model: ' ' is empty"),
-    ({"model": 5}, "model: 5 is not text"),
+    ({"model": 1.1}, f"model: 1.1 is of type float, not text; {NATIVE}"),
+    ({"model": True}, f"model: True is of type bool, not text; {NATIVE}"),
     ({"speed": ""}, "speed: '' is empty"),
     ({"build_model": ""}, "build_model: '' is empty"),
     ({"build_speed": b"fast"}, "build_speed: b'fast' is bytes, not text; decode it"),
     ({"reasoning": ""}, "reasoning.mode: '' is empty"),
-    ({"reasoning": 3}, "reasoning: 3 is not an object such as {'mode': 'high'}"),
+    ({"reasoning": 3.5}, "reasoning: 3.5 is not an object such as {'mode': 'high'}"),
     ({"reasoning": {"mod": "high"}}, "reasoning.mode: is missing; reasoning.mod: is no field of this request; check its spelling"),
     ({"build_reasoning": ["high"]}, "build_reasoning: ['high'] is not an object such as {'mode': 'high'}"),
     ({"repos": REPO}, "repos: {'repo_full_name': 'acme/web', 'branch': 'main'} is not a list; put a single one into [ ]"),
     ({"repos": ["acme/web"]}, "repos.0: 'acme/web' is not an object such as {'repo_full_name': 'owner/name', 'branch': 'main'}"),
     ({"repos": [REPO, {"repo_full_name": "acme/api"}]}, "repos.1.branch: is missing"),
     ({"repos": [REPO | {"branch": ""}]}, "repos.0.branch: '' is empty"),
-    ({"repos": [REPO | {"branch": None}]}, "repos.0.branch: None is not text"),
-    ({"repos": [{"repoFullName": 5, "branch": "main"}]}, "repos.0.repo_full_name: 5 is not text"),
+    ({"repos": [REPO | {"branch": None}]}, f"repos.0.branch: None is of type NoneType, not text; {NATIVE}"),
+    ({"repos": [{"repoFullName": 5.5, "branch": "main"}]}, f"repos.0.repo_full_name: 5.5 is of type float, not text; {NATIVE}"),
     ({"repos": [REPO | {"ref": "main"}]}, "repos.0.ref: is no field of this request; check its spelling"),
     ({"browser_snapshot_ids": "snap_1"}, "browser_snapshot_ids: 'snap_1' is not a list; put a single one into [ ]"),
-    ({"browser_snapshot_ids": [1]}, "browser_snapshot_ids.0: 1 is not text"),
+    ({"browser_snapshot_ids": [1.5]}, f"browser_snapshot_ids.0: 1.5 is of type float, not text; {NATIVE}"),
     ({"attachment_urls": ["trace.log"]}, "attachment_urls.0: 'trace.log' is no absolute URL, e.g. https://example.com/trace.log"),
     ({"attachment_urls": ["https://[x"]}, "attachment_urls.0: 'https://[x' is no absolute URL, e.g. https://example.com/trace.log"),
     ({"tags": "abc"}, "tags: 'abc' is not a list; put a single one into [ ]"),
@@ -52,13 +55,13 @@ REFUSED_CREATES = [
     ({"tags": ["a" * 65]}, f"tags.0: '{'a' * 65}' is no tag: 1 to 64 of a-z, 0-9, '_' and '-', starting with a letter or a digit"),
     ({"tags": ["t"] * 21}, f"tags: {repr(['t'] * 21)[:97]}... has 21 entries, Capy takes 20 at the most"),
     ({"slack": ""}, "slack.channel: '' is empty"),
-    ({"slack": 5}, "slack: 5 is not an object such as {'channel': 'C0123456789'}"),
+    ({"slack": 5.5}, "slack: 5.5 is not an object such as {'channel': 'C0123456789'}"),
     ({"slack": {"channel": "C1", "thread": "t"}}, "slack.thread: is no field of this request; check its spelling"),
     ({"impersonate_user_email": "ada"}, "impersonate_user_email: 'ada' is not an e-mail address that Capy accepts, e.g. ada@example.com"),
     ({"impersonate_user_email": "a..b@example.com"}, "impersonate_user_email: 'a..b@example.com' is not an e-mail address that Capy accepts, e.g. ada@example.com"),
     ({"impersonate_user_email": "ada@example.com\n"}, "impersonate_user_email: 'ada@example.com\\n' is not an e-mail address that Capy accepts, e.g. ada@example.com"),
     ({"reliability_investigation_id": "rel_1"}, "reliability_investigation_id: 'rel_1' is no reliability investigation: 'rel_' and 40 of 0-9, a-f"),
-    ({"model": 5, "tags": "x"}, "model: 5 is not text; tags: 'x' is not a list; put a single one into [ ]"),
+    ({"model": " ", "tags": "x"}, "model: ' ' is empty; tags: 'x' is not a list; put a single one into [ ]"),
 ]  # fmt: skip
 
 REFUSED_LISTS = [
@@ -74,8 +77,8 @@ REFUSED_LISTS = [
     ({"pr_number": -(2**53)}, "pr_number: -9007199254740992 is below -9007199254740991, the least that is taken"),
     ({"pr_number": "9" * 5000}, f"pr_number: '{'9' * 96}... is too large"),
     ({"status": ""}, "status: '' is empty"),
-    ({"branch": 5}, "branch: 5 is not text"),
-    ({"slack_thread_ts": 1700000000.0001}, "slack_thread_ts: 1700000000.0001 is not text"),
+    ({"branch": 5.5}, f"branch: 5.5 is of type float, not text; {NATIVE}"),
+    ({"slack_thread_ts": 1700000000.0001}, f"slack_thread_ts: 1700000000.0001 is of type float, not text; {NATIVE}"),
     ({"author_id": " "}, "author_id: ' ' is empty"),
     ({"author_email": "ada"}, "author_email: 'ada' is not an e-mail address that Capy accepts, e.g. ada@example.com"),
     ({"author_id": "u", "author_email": "a@b.co"}, "author_id and author_email exclude each other: give one of them"),
@@ -83,11 +86,11 @@ REFUSED_LISTS = [
     ({"origin": ""}, "origin: '' is empty"),
     ({"pr_state": ""}, "pr_state: '' is empty"),
     ({"tag": ""}, "tag: '' is empty"),
-    ({"tag": ["a"]}, "tag: ['a'] is not text"),
+    ({"tag": ["a"]}, f"tag: ['a'] is of type list, not text; {NATIVE}"),
     ({"slack_channel_id": ""}, "slack_channel_id: '' is empty"),
     ({"q": "\udead"}, "q: '\\udead' holds half of a character (a lone surrogate), which cannot be sent; cut it elsewhere"),
     ({"qq": "x"}, "qq: is no field of this request; check its spelling"),
-    ({"cursor": 5}, "cursor: 5 is not text"),
+    ({"cursor": 5.5}, f"cursor: 5.5 is of type float, not text; {NATIVE}"),
 ]  # fmt: skip
 
 
@@ -171,3 +174,38 @@ def test_an_id_that_is_taken_stays_one_segment_of_the_path(text):
 )
 def test_ids_as_capy_makes_them_are_taken(thread_id):
     assert thread_id_in_path(thread_id) == thread_id
+
+
+def test_whole_numbers_stand_for_their_digits_in_every_text():
+    repo = {"repo_full_name": 1, "branch": 2}
+    body = checked(
+        CreateThreadBody, project_id=3, prompt=4, model=5, reasoning=6, repos=[repo], tags=[7], slack=8, build_speed=9
+    )
+    assert body.wire() == {
+        "projectId": "3",
+        "prompt": "4",
+        "model": "5",
+        "reasoning": {"mode": "6"},
+        "repos": [{"repoFullName": "1", "branch": "2"}],
+        "tags": ["7"],
+        "slack": {"channel": "8"},
+        "buildSpeed": "9",
+    }
+    query = checked(
+        ListThreadsQuery, project_id=1, status=2, branch=3, tag=4, q=5, author_id=6, cursor=7, pr_number="8"
+    )
+    assert query.wire() == {
+        "projectId": "1",
+        "status": "2",
+        "branch": "3",
+        "tag": "4",
+        "q": "5",
+        "authorId": "6",
+        "cursor": "7",
+        "prNumber": 8,
+    }
+
+
+def test_a_threads_web_address_is_taken_for_its_id():
+    assert thread_id_in_path("https://capy.ai/project/p/captain/jam_1?tab=1") == "jam_1"
+    assert calls.get_thread("https://capy.ai/jam_1").path == calls.get_thread("jam_1").path

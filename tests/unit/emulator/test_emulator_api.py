@@ -147,6 +147,17 @@ def test_the_scheme_of_the_token_is_not_case_sensitive(capy_emulator):
     assert httpx.get(f"{capy_emulator.api_url}/v1/threads?projectId=p", headers=headers).status_code == 200
 
 
+def test_a_token_that_was_rotated_takes_the_place_of_the_old_one(capy_emulator):
+    def status(token):
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.get(f"{capy_emulator.api_url}/v1/threads?projectId=p", headers=headers).status_code
+
+    capy_emulator.organisation(token="capy_rotated")
+    assert (status(capy_emulator.token), status("capy_rotated")) == (401, 200)
+    capy_emulator.organisation(token=None)
+    assert (status(capy_emulator.token), status("capy_rotated")) == (200, 401)
+
+
 def test_two_tokens_are_no_token(capy_emulator):
     headers = [("Authorization", f"Bearer {capy_emulator.token}")] * 2
     assert httpx.get(f"{capy_emulator.api_url}/v1/threads?projectId=p", headers=headers).status_code == 401

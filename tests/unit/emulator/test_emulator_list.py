@@ -163,3 +163,10 @@ def test_threads_started_in_the_past_are_listed_at_their_place(api, create, capy
     (old,) = capy_emulator.create(age=3600)
     (older,) = capy_emulator.create(age=7200)
     assert ids(api) == [new, old, older]
+
+
+def test_a_best_match_search_finds_what_nobody_has_written(api, create, capy_emulator):
+    made = [create(f"number {index}") for index in range(2)]
+    assert ids(api, q="word_of_nobody") == []
+    capy_emulator.fault("best_match")
+    assert ids(api, q="word_of_nobody") == made[::-1]

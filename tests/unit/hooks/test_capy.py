@@ -330,3 +330,47 @@ def test_airflow_tests_a_connection_through_the_hook(capy_emulator):
     assert (works, words.endswith("project 'prj_demo' can be listed.")) == (True, True)
     assert isinstance(connection.get_hook(), CapyHook)
     assert connection.get_hook().capy_conn_id == "capy_in_the_form"
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_key_that_nobody_knows_is_said_once_in_the_log(monkeypatch, capy_emulator, capsys, way):
+    value = json.loads(capy_emulator.connection_json()) | {"extra": {"projectid": "prj_1"}}
+    hook = environment(monkeypatch, json.dumps(value))
+    for _ in range(2):
+        settings = hook.settings if way == "sync" else asyncio.run(hook.asettings())
+    assert settings.project_id is None
+    said = capsys.readouterr().out
+    assert said.count(settings.warning) == 1
+    assert "'projectid' (is 'project_id' meant?)" in said
+
+
+@pytest.mark.parametrize("project", ["prj_demo", ""])
+def test_a_key_that_nobody_knows_is_said_by_the_test_of_a_connection(monkeypatch, capy_emulator, project):
+    value = json.loads(capy_emulator.connection_json(project_id=project))
+    extra = value["extra"] if isinstance(value["extra"], dict) else json.loads(value["extra"])
+    value["extra"] = extra | {"conect_timeout": 5}
+    works, words = environment(monkeypatch, json.dumps(value)).test_connection()
+    assert works is True
+    assert "accepts the token" in words
+    assert "extra: 'conect_timeout' (is 'connect_timeout' meant?) is not known and has no effect" in words
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "ca_file"])
+def test_a_ca_file_that_is_missing_is_said_by_the_test_of_a_connection(monkeypatch, name):
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    extra = {"ca_file": "/no/such.pem"} if name == "ca_file" else {}
+    if not extra:
+        monkeypatch.setenv(name, "/no/such.pem")
+    value = json.dumps({"conn_type": "capy", "password": PLAIN, "extra": extra})
+    works, words = environment(monkeypatch, value).test_connection()
+    assert works is False
+    assert words.startswith(
+        f"{name}: '/no/such.pem' cannot be read as CA certificates (No such file or directory); name a"
+    )
+
+
+def test_a_proxy_list_that_cannot_be_read_is_said_by_the_test_of_a_connection(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "localhost,fe80::/10")
+    works, words = environment(monkeypatch, f"capy://:{quote(PLAIN, safe='')}@capy.ai").test_connection()
+    assert (works, words.partition(" of the")[0]) == (False, "proxy: NO_PROXY")

@@ -167,3 +167,30 @@ def test_capy_is_told_who_asks_where_airflow_is_not_installed(monkeypatch):
 
     monkeypatch.setattr(settings_module, "version", missing)
     assert " airflow/unknown " in user_agent()
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"projectid": "prj_1"}, "'projectid' (is 'project_id' meant?) is not known"),
+        ('{"project-id": "prj_1"}', "'project-id' (is 'project_id' meant?) is not known"),
+        ({"Timeout": 5, "caFile": "x"}, "'Timeout' (is 'timeout' meant?), 'caFile' (is 'ca_file' meant?) is not known"),
+        ({"region": "eu"}, "'region' is not known and has no effect; known are project_id, "),
+        ({"a\x00b": 1}, "'a\ufffdb' is not known"),
+    ],
+)
+def test_a_key_that_nobody_knows_is_named_with_the_nearest_known_one(extra, words):
+    settings = read(extra=extra)
+    assert settings.warning.startswith(f"connection 'capy_test', extra: {words}")
+    assert (settings.project_id, settings.client) == (None, read().client)
+
+
+@pytest.mark.parametrize(
+    "extra", [None, {}, {"project_id": "p"}, {"__extra__": "{}", "__other__": 1, "extra__capy__x": 1}]
+)
+def test_what_is_known_or_airflows_own_is_no_reason_for_a_warning(extra):
+    assert read(extra=extra).warning == ""
+
+
+def test_a_ca_file_is_handed_to_the_client():
+    assert read(extra={"ca_file": " /etc/ssl/own.pem "}).client.ca_file == "/etc/ssl/own.pem"

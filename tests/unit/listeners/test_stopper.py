@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_capy.api import AsyncCapyClient
+from airflow_provider_capy.api.calls import get_thread
 from airflow_provider_capy.flow import IN_FLIGHT
 from airflow_provider_capy.listeners import stopper
 from airflow_provider_capy.listeners.decisions import Cause, Stop
@@ -27,7 +28,7 @@ async def stop(store: Store, *rows: int, by: Stopper | None = None) -> list[str 
     by = by or Stopper()
     stops = [Stop(store.rows[row], (store.rows[row],), Cause.RUN_MARKED_FAILED) for row in rows or store.rows]
     done = await asyncio.gather(*map(by.stop, stops))
-    assert by._clients == {}
+    assert by._clients._open == {}
     return done
 
 
@@ -53,18 +54,41 @@ async def test_the_thread_of_a_create_without_an_answer_is_found_by_its_referenc
     assert stopped(capy) == {ours}
 
 
-@pytest.mark.parametrize(("age", "is_ours"), [(60, True), (1000, False)])
+@pytest.mark.parametrize("skew", [0, 600, -600], ids=["one clock", "Capy's is ahead", "Capy's is behind"])
+@pytest.mark.parametrize(("age", "is_ours"), [(20, True), (60, False), (1000, False)])
 @pytest.mark.parametrize(
     ("reference", "may_be_older"), [("af1", True), (USERS, False)], ids=["the task's own", "the user's own"]
 )
 async def test_a_reference_of_the_users_own_may_be_that_of_an_older_thread(
-    reference: str, may_be_older: bool, age: float, is_ours: bool, capy: EmulatorControl, store: Store
+    reference: str, may_be_older: bool, age: float, is_ours: bool, skew: float, capy: EmulatorControl, store: Store
 ) -> None:
+    capy.fault("clock", seconds=skew)
     [thread_id] = at_work(capy, age=age, **carrying(reference))
     store.keep(None, reference=reference, intended_at=time.time() - 30)
     found = thread_id if is_ours or may_be_older else None
     assert await stop(store) == [found]
     assert stopped(capy) == ({thread_id} if found else set())
+
+
+async def test_a_thread_of_unknown_age_is_not_stopped_for_a_reference_that_others_may_have(
+    capy: EmulatorControl, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    capy.fault("distort", "listThreads", patch='{"createdAt": "a while ago"}')
+    [thread_id] = at_work(capy, **carrying(USERS))
+    store.keep(None, reference=USERS, intended_at=time.time() - 30)
+    assert (await stop(store), stopped(capy)) == ([None], set())
+    assert [
+        line
+        for line in warnings(caplog)
+        if f"Thread {thread_id} carries the reference and was not stopped: its age" in line
+    ]
+
+
+async def test_nobodys_thread_is_stopped_because_a_search_is_not_exact(capy: EmulatorControl, store: Store) -> None:
+    at_work(capy, **carrying("af2"))
+    capy.fault("best_match")
+    store.keep(None, reference="af1", sent_at=time.time())
+    assert (await stop(store), stopped(capy)) == ([None], set())
 
 
 async def test_the_thread_of_a_create_whose_process_tells_it_after_all_is_stopped(
@@ -175,3 +199,23 @@ async def test_many_are_asked_beside_each_other_and_not_all_at_once(
     assert stopped(capy) == set(ids)
     assert IN_FLIGHT / 2 < most <= IN_FLIGHT
     assert len(clients) == 1
+
+
+async def test_a_token_that_is_rotated_while_others_are_stopped_is_renewed_once(
+    capy: EmulatorControl, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by = Stopper()
+    ids = at_work(capy, 20)
+    rows = [store.keep(thread_id, map_index=number) for number, thread_id in enumerate(ids)]
+    connection = capy.connection_json()
+    async with by._clients.lent("capy_default", stopper.CapyHook()) as client:
+        # One that is at it has opened the client; the others come after the rotation.
+        await client.send(get_thread(ids[0]))
+        capy.organisation(token="capy_rotated")
+        monkeypatch.setenv("AIRFLOW_CONN_CAPY_DEFAULT", connection.replace(capy.token, "capy_rotated"))
+        done = await asyncio.gather(
+            *(by.stop(Stop(store.rows[row], (store.rows[row],), Cause.RUN_MARKED_FAILED)) for row in rows)
+        )
+    assert done == ids
+    assert stopped(capy) == set(ids)
+    assert by._clients._open == {}

@@ -61,7 +61,7 @@ def operator(**arguments: Any) -> Callable[[], CapyCreateThreadOperator]:
         "prompt": "Work",
         "wait_for_completion": True,
         "deferrable": False,
-        "poke_interval": 0.05,
+        "poke_interval": 0.1,
     }
     return lambda: CapyCreateThreadOperator(task_id=TASK_ID, **{**defaults, **arguments})
 
@@ -326,7 +326,7 @@ def test_a_kill_after_the_thread_was_seen_to_its_end_stops_nothing(
     supervisor = SlowOnceSettled(standing=standing)
     ran = killed(
         lambda: run_task(
-            lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.05), supervisor=supervisor
+            lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.1), supervisor=supervisor
         ),
         supervisor.is_settled.is_set,
     )
@@ -466,7 +466,7 @@ def test_a_kill_while_the_sensor_pokes(leniency: dict[str, Any], stop_on_kill: b
     ran = killed(
         lambda: run_task(
             lambda: CapyThreadSensor(
-                task_id=TASK_ID, thread_id=thread_id, poke_interval=0.05, stop_on_kill=stop_on_kill, **leniency
+                task_id=TASK_ID, thread_id=thread_id, poke_interval=0.1, stop_on_kill=stop_on_kill, **leniency
             ),
             supervisor=Supervisor(standing="failed"),
         ),
@@ -479,7 +479,7 @@ def test_a_cleared_sensor_leaves_its_thread_to_the_next_try(capy: EmulatorContro
     [thread_id] = capy.create(life="forever")
     ran = killed(
         lambda: run_task(
-            lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.05, retries=1),
+            lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.1, retries=1),
             supervisor=Supervisor(standing="restarting"),
             retries=1,
         ),
@@ -503,7 +503,7 @@ def test_an_execution_timeout_of_a_sensor_leaves_the_thread(deferrable: bool, ca
         lambda: CapyThreadSensor(
             task_id=TASK_ID,
             thread_id=thread_id,
-            poke_interval=0.05,
+            poke_interval=0.1,
             deferrable=deferrable,
             execution_timeout=timedelta(seconds=2),
         )
