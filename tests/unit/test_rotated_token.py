@@ -22,6 +22,7 @@ from airflow_provider_capy.api.calls import get_thread
 from airflow_provider_capy.exceptions import CapyThreadTimeoutError, CapyUnauthorizedError
 from airflow_provider_capy.flow import run
 from airflow_provider_capy.hooks.capy import CapyHook
+from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
@@ -142,6 +143,16 @@ def test_a_look_up_that_fails_is_told_beside_the_401(connection, hook, token, mo
 async def once(hook: CapyHook) -> None:
     async with await hook.aclient() as client:
         await client.get_thread("jam_1")
+
+
+def test_a_kill_that_comes_into_the_look_up_is_raised(hook, token, monkeypatch) -> None:
+    def killed(_: str) -> None:
+        raise CapyKilledError("Killed")
+
+    token.revoke()
+    monkeypatch.setattr(CapyHook, "get_connection", staticmethod(killed))
+    with pytest.raises(CapyKilledError):
+        hook.get_thread("jam_1")
 
 
 def test_a_host_that_has_moved_is_followed(hook, token, capy_emulator) -> None:

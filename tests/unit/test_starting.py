@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk import NEVER_EXPIRE
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_capy import stopping
+from airflow_provider_capy import adopting, stopping
 from airflow_provider_capy.api import CapyClient
 from airflow_provider_capy.exceptions import (
     CapyCreateUnknownError,
@@ -26,6 +26,7 @@ from airflow_provider_capy.exceptions import (
     CapyUnauthorizedError,
 )
 from airflow_provider_capy.identity import REFUSED, STORE_KEY, TaskIdentity
+from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Fate
 from tests.unit.starts import LOG, PROJECT, QUICK, Hook, MemoryStore, settings_for, start
 
@@ -275,12 +276,13 @@ def test_a_thread_that_cannot_be_stopped_is_not_replaced(attempt, store, capy_em
     assert ids(capy_emulator) == [first.thread_id]
 
 
-def test_a_stop_that_is_refused_starts_nothing_and_names_the_thread(attempt, store, capy_emulator) -> None:
+def test_a_stop_that_is_refused_starts_nothing_and_names_the_thread(attempt, store, capy_emulator, monkeypatch) -> None:
+    monkeypatch.setattr(adopting, "REPLACE_STOP_SECONDS", 1.0)
     capy_emulator.script(life="forever")
     first = attempt()
     remember(store, ended="timeout")
     capy_emulator.fault("status", "stopThread", status=401)
-    with pytest.raises(CapyUnauthorizedError, match=f"Replacing thread {first.thread_id}.*nothing was started"):
+    with pytest.raises(CapyStopUnconfirmedError, match=f"Replacing thread {first.thread_id}.*401.*No second one was"):
         attempt()
     assert ids(capy_emulator) == [first.thread_id]
 
@@ -452,14 +454,14 @@ def test_a_clear_of_another_task_of_the_run_is_none_of_ours(attempt, store, capy
 
 def test_a_store_that_cannot_be_read_starts_nothing(attempt, capy_emulator) -> None:
     with pytest.raises(
-        CapyError, match=r"cannot be read \(ConnectionError: the API server is away\).*nothing was started"
+        CapyError, match=r"cannot be read \(ConnectionError: the API server is away\).*this one started nothing"
     ):
         attempt(store=MemoryStore(broken=frozenset({"get"})))
     assert capy_emulator.requests() == []
 
 
 def test_an_intent_that_cannot_be_written_starts_nothing(attempt, capy_emulator) -> None:
-    with pytest.raises(CapyError, match=r"cannot be written \(ConnectionError: .*nothing was started"):
+    with pytest.raises(CapyError, match=r"cannot be written \(ConnectionError: .*this try started nothing"):
         attempt(store=MemoryStore(broken=frozenset({"set"})))
     assert capy_emulator.requests() == []
 
@@ -472,8 +474,8 @@ def test_a_try_that_another_one_has_replaced_starts_nothing(attempt, store, capy
     assert ids(capy_emulator) == [first.thread_id]
 
 
-@pytest.mark.parametrize("kill", [AirflowFailException("cancelled"), CapyThreadError("the worker goes away")], ids=repr)
-def test_a_kill_that_comes_into_a_write_is_not_taken_for_a_failing_store(attempt, capy_emulator, kill) -> None:
+def test_a_kill_that_comes_into_a_write_is_not_taken_for_a_failing_store(attempt, capy_emulator) -> None:
+    kill = CapyKilledError("the worker goes away")
     store = MemoryStore(kill=kill)
     with pytest.raises(type(kill), match=str(kill)):
         attempt(store=store)
@@ -585,12 +587,13 @@ def test_what_is_not_durable_is_not_lost_from_sight_by_the_next_try(
 
 
 def test_what_is_not_durable_starts_nothing_beside_a_thread_that_cannot_be_stopped(
-    attempt, store, capy_emulator
+    attempt, store, capy_emulator, monkeypatch
 ) -> None:
+    monkeypatch.setattr(adopting, "REPLACE_STOP_SECONDS", 1.0)
     first = attempt(durable=False)
     capy_emulator.fault("status", "stopThread", status=403)
     capy_emulator.set_life(first.thread_id, "forever")
-    with pytest.raises(CapyError, match="could not be stopped, and nothing was started"):
+    with pytest.raises(CapyStopUnconfirmedError, match=r"could NOT be asked to stop.*403.*No second one was started"):
         attempt(durable=False)
     assert (ids(capy_emulator), store.record.thread_id) == ([first.thread_id], first.thread_id)
 
