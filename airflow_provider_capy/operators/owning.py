@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowNotFoundException, AirflowTaskTimeout
 
 from airflow_provider_capy.exceptions import CapyError, CapyRequestError, CapyThreadError
 from airflow_provider_capy.killing import CapyKilledError
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from airflow_provider_capy.remembering import RecordStore
 
 STOP_TIMEOUT = 60.0
+# Not to see a thread is no reason to stop it: most likely it does its work.
+UNSEEN = (CapyRequestError, AirflowNotFoundException)
+LEFT_UNSEEN = "It was left as it is, and costs money while it is at work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,7 @@ def ending_of(outcome: Outcome, *, thread_is_gone: bool, durable: bool, tries_le
     if tries_left:
         again = "the next try reattaches to it" if durable else "the next try stops it and starts another one"
         return Ending("", stop=False, words=f"It was left running; {again}")
-    # Not to see it is no reason to stop it: most likely it does its work.
-    return Ending("", stop=False, words="It was left as it is, may still be at work, and costs money while it is")
+    return Ending("", stop=False, words=LEFT_UNSEEN)
 
 
 class OwningTask(WaitingTask):
@@ -136,6 +138,9 @@ class OwningTask(WaitingTask):
         if again and self.durable and not is_timeout:
             self._remember(context, fate=Fate.HELD)
             return f"Thread {thread_id} was left running; the next try reattaches to it"
+        if isinstance(error, UNSEEN):
+            self._remember(context, fate=Fate.LEFT)
+            return f"Thread {thread_id}: {LEFT_UNSEEN}"
         ended = "execution_timeout" if is_timeout else "unwatched"
         fate = self._end(context, thread_id, ended, tries_left=again)
         self.log.warning("Thread %s: %s", thread_id, fate)

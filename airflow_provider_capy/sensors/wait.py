@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capy.lifecycle import Fate, Outcome
-from airflow_provider_capy.operators.owning import STOP_TIMEOUT
+from airflow_provider_capy.operators.owning import LEFT_UNSEEN, STOP_TIMEOUT, UNSEEN
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
 from airflow_provider_capy.tasking import SHARED_KEY
 
@@ -65,7 +65,7 @@ class CapyThreadWait(CapyThreadSensor):
         anew = f"Clear {self.create_task_id} to start a new one"
         if again:
             return super()._fate(context, error, event, again=True)
-        if event is not None and (words := self._left(event)):
+        if words := self._left(error, event):
             self._let_go(context, event)
             return words
         if (thread_id := self._run.at_stake) is None:
@@ -76,13 +76,18 @@ class CapyThreadWait(CapyThreadSensor):
         self._remember(context, fate=Fate.STOPPING, stopped_by=f"{self.task_id} failed for good")
         return f"{self._stop_for_good(context, thread_id, STOP_TIMEOUT)}. {anew}"
 
-    def _left(self, event: WaitEvent) -> str:
+    def _left(self, error: BaseException, event: WaitEvent | None) -> str:
         """Say what is to be done about a thread that is left as it is; empty for one that is to be stopped."""
+        if (
+            isinstance(error, UNSEEN)
+            if event is None
+            else event.outcome is Outcome.POLL_FAILED and not event.thread_is_gone
+        ):
+            return f"{LEFT_UNSEEN}; clear {self.task_id} to go on with it"
+        if event is None:
+            return ""
         if event.thread_is_gone or event.outcome in _FOR_GOOD:
             return f"Clear {self.create_task_id} to start a new one"
         if event.outcome is Outcome.BLOCKED:
             return f"It was left for its person; clear {self.task_id} once somebody has answered"
-        if event.outcome is Outcome.POLL_FAILED:
-            # Not to see it is no reason to stop it: most likely it does its work.
-            return f"It was left as it is, and costs money while it is at work; clear {self.task_id} to go on with it"
         return ""
