@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from airflow.sdk.execution_time import comms
+from airflow.sdk.execution_time import comms, task_runner
 
 from airflow_provider_capy.exceptions import CapyError
 from tests.property import fuzz
 from tests.property.sky import Clock, Sky, under
 from tests.property.test_sequences import SEED, new_hook
+from tests.unit.worker import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
+
 
 # Airflow keeps XComs and events in rows of its database.
 LONGEST = 1_000_000
@@ -85,6 +92,16 @@ def why_refused(kept: Any) -> str:
     if "\\u0000" in json.dumps(kept).replace("\\\\", ""):
         return "a NUL"
     return f"{len(text)} characters" if len(text) > LONGEST else ""
+
+
+@pytest.mark.parametrize("name", ["", "\u0000", "\ud800", "half \ud83d", "x" * 100_000, "model_extra", "__class__"])
+@pytest.mark.parametrize("inside", ["", "tasks", "pullRequests", "tags", "participants"])
+def test_a_field_that_nobody_knows_makes_no_answer_unreadable(name: str, inside: str) -> None:
+    unknown = {name: [fuzz.nested(300), float("nan"), 2**64, {name: name}]}
+    answer = {**fuzz.GOOD, inside: [{**fuzz.GOOD[inside][0], **unknown}]} if inside else {**fuzz.GOOD, **unknown}
+    with new_hook().client as client, fuzz.answering(200, {"getThread": json.dumps(answer).encode()}):
+        thread = client.get_thread(fuzz.THREAD)
+    assert (thread.run_state, thread.title, len(thread.tasks)) == ("ready", "A title", 1)
 
 
 @pytest.mark.parametrize("error", [None, "x", 1, {}, {"outcome": "ready"}, {"outcome": "ready", "thread_id": 1}])
