@@ -40,7 +40,7 @@ class RecordStore(Generic[R]):
         except Exception as error:
             raise CapyError(
                 f"Airflow's task state store cannot be read ({_cause(error)}), so nobody knows what an earlier try "
-                "left; this one started nothing"
+                "left; nothing was started"
             ) from error
         return self._kind.read(stored)
 
@@ -64,7 +64,7 @@ class RecordStore(Generic[R]):
         except Exception as error:
             raise CapyError(
                 f"Airflow's task state store cannot be written ({_cause(error)}), so a thread could be lost; "
-                "this try started nothing"
+                "nothing was started"
             ) from error
         return record
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from airflow_provider_capy.api.echoes import repeats
 from airflow_provider_capy.api.models import ErrorAnswer, ErrorBody
-from airflow_provider_capy.api.retry import parse_http_date, parse_retry_after
+from airflow_provider_capy.api.retry import parse_retry_after
 from airflow_provider_capy.exceptions import CapyAPIError, CapyResponseError, api_error_class
 from airflow_provider_capy.foreign_text import clean_text
 
@@ -121,7 +121,7 @@ class Answer(Generic[T]):
 
     def _read(self, body: bytes) -> T:
         adapter: TypeAdapter[T] = _adapter(self._call.response)  # type: ignore[arg-type]  # a class is hashable
-        context = {"date": parse_http_date(self._headers.get("date", ""))}
+        context = {"date": self._headers.get("date", "")}
         try:
             try:
                 model = adapter.validate_json(body, context=context)
@@ -143,13 +143,13 @@ class Answer(Generic[T]):
                 f"answered {self._status} without Capy's error body: a proxy or load balancer before Capy said it, "
                 "or the connection's host is not the API's base URL"
             )
-        shown = clean_text(said.message, _MESSAGE_SHOWN)
-        if (details := said.details) is not None:
-            shown += f" {clean_text(json.dumps(details, ensure_ascii=False), _DETAILS_SHOWN)}"
-        if self._echoes(shown):
-            shown, details = _WITHHELD, None
+        words, details = said.message, said.details
+        more = "" if details is None else json.dumps(details, ensure_ascii=False)
+        if self._echoes(f"{words} {more}"):
+            words, details, more = _WITHHELD, None, ""
+        shown = f"{clean_text(words, _MESSAGE_SHOWN)} {clean_text(more, _DETAILS_SHOWN)}".strip()
         text = f"{self._name}: Capy answered {self._status}"
-        text += f" {said.code}: {shown}" if said.code or shown else " without saying why"
+        text += f" {': '.join(filter(None, (said.code, shown)))}" if said.code or shown else " without saying why"
         if hint := _HINTS.get(self._status):
             text += f" ({hint})"
         return api_error_class(self._status)(

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from typing_extensions import NotRequired, TypedDict
 
 from airflow_provider_capy.api.calls import Call
-from airflow_provider_capy.api.models import Whole  # noqa: TC001 - pydantic reads it
+from airflow_provider_capy.api.models import Cursor, Whole  # noqa: TC001 - pydantic reads it
 from airflow_provider_capy.foreign_text import LONGEST_TEXT
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class GlancePage(TypedDict):
     """Answer of ``listThreads``; an item that is not a thread as we know it is ``None`` and spoils no neighbour."""
 
     items: list[Annotated[ThreadGlance | _Unreadable, Field(union_mode="left_to_right")]]
-    nextCursor: NotRequired[str | None]
+    nextCursor: NotRequired[Cursor]
     hasMore: NotRequired[bool]
 
 

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from airflow_provider_capy.api.requests import thread_id_in_path
+from airflow_provider_capy.api.retry import parse_http_date
 from airflow_provider_capy.foreign_text import LARGEST_NUMBER, clean_json, clean_text
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ def _none_is_empty(value: Any) -> Any:
     return [] if value is None else value
 
 
+def _as_cursor(value: Any) -> Any:
+    text = str(value) if isinstance(value, int) else value
+    if isinstance(text, str):
+        text.encode()  # half a character cannot be sent back
+    return text
+
+
 def _counted(value: Any) -> Any:
     return min(value or 0, LARGEST_NUMBER) if value is None or isinstance(value, (int, float)) else value
 
@@ -48,9 +56,12 @@ Text = Annotated[str, BeforeValidator(_as_text)]
 OptionalText = Annotated[str | None, BeforeValidator(lambda value: value if value is None else _as_text(value))]
 Listed = Annotated[list[T], BeforeValidator(_none_is_empty)]
 # Neither is read by people: the one goes back to Capy as it came, the other has to fit into the path of a request.
-Cursor = Annotated[str | None, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+Cursor = Annotated[str | None, BeforeValidator(_as_cursor)]
 ThreadId = Annotated[str, AfterValidator(thread_id_in_path)]
 Whole = Annotated[int, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
+
+
+_LONGEST_DETAILS = 20_000
 
 
 def parse_timestamp(text: str) -> datetime | None:
@@ -156,12 +167,12 @@ class _ThreadCore(_Wire):
     run_state: Annotated[str, AfterValidator(clean_text)]
     waiting_on: Listed[Text] = []
     blocked_on: Listed[Text] = []
-    pending_wakeups: Annotated[int, BeforeValidator(_counted)] = 0
+    pending_wakeups: Annotated[Whole, BeforeValidator(_counted)] = 0
     participants: Listed[Participant] = []
     tags: Listed[Tag] = []
     created_at: Text = ""
 
-    _answered: datetime | None = PrivateAttr(None)
+    _answered: str = PrivateAttr("")
 
     @property
     def created(self) -> datetime | None:
@@ -171,14 +182,13 @@ class _ThreadCore(_Wire):
     @property
     def age(self) -> float | None:
         """Seconds from ``created_at`` to the answer's own ``Date``, both by Capy's clock, never below 0; ``None`` when unknown."""
-        if self._answered is None or (created := self.created) is None:
-            return None
-        return max(0.0, (self._answered - created).total_seconds())
+        answered, created = parse_http_date(self._answered), self.created
+        return max(0.0, (answered - created).total_seconds()) if answered and created else None
 
     def model_post_init(self, context: Any, /) -> None:
         """Take the ``Date`` of the answer from the context."""
         super().model_post_init(context)
-        self._answered = (context or {}).get("date")
+        self._answered = (context or {}).get("date", "")
 
 
 class CreatedThread(_ThreadCore):
@@ -226,12 +236,19 @@ class StoppedThread(_Wire):
     status: Text = ""
 
 
+def _details(value: Any) -> Any:
+    clean = clean_json(value)
+    text = json.dumps(clean, ensure_ascii=False)
+    # They travel with every failed look: what is long is kept as the beginning of its text.
+    return clean if len(text) <= _LONGEST_DETAILS else clean_text(text)
+
+
 class ErrorBody(_Wire):
     """The inside of Capy's ``{"error": …}``; ``code`` is empty where it is not in Capy's style, e.g. ``not_found``."""
 
     code: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)] = ""
     message: Text = ""
-    details: Annotated[Any, AfterValidator(clean_json)] = None
+    details: Annotated[Any, AfterValidator(_details)] = None
 
 
 class ErrorAnswer(_Wire):

@@ -176,7 +176,8 @@ def translated(call: Call[Any], settings: ClientSettings) -> Iterator[None]:
 
     The request within may take one connect and two read timeouts altogether.
     """
-    until = _UNTIL.set(time.monotonic() + settings.connect_timeout + 2 * settings.read_timeout)
+    # Never reset: nothing is read but in here, and a coroutine that is only collected ends in another context.
+    _UNTIL.set(time.monotonic() + settings.connect_timeout + 2 * settings.read_timeout)
     try:
         yield
     except (
@@ -190,8 +191,6 @@ def translated(call: Call[Any], settings: ClientSettings) -> Iterator[None]:
             method=call.method,
             path=call.path,
         ) from error
-    finally:
-        _UNTIL.reset(until)
 
 
 def _never_reached(call: Call[Any], settings: ClientSettings, error: Exception) -> CapyRequestError:

@@ -72,7 +72,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         reliability_investigation_id: ``rel_…``.
         wait_for_completion: wait until the thread has settled; default ``False``.
         deferrable: wait in the triggerer instead of holding a worker; default: ``[operators] default_deferrable``.
-        poke_interval: seconds between looks (or ``timedelta``), spread by ±10 %; default 30.
+        poke_interval: seconds between looks (or ``timedelta``), spread by ±10 %; default 30, at least 0.1.
         timeout: seconds (or ``timedelta``) that the thread may take, counted from its first try's create, also by a
             retry that reattaches to it; then it is stopped and the task fails. Default 24 h; ``None`` for no bound.
         on_blocked: a thread that waits for a person makes the task ``fail``, ``skip``, ``succeed`` or ``wait`` on.
@@ -85,7 +85,8 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         capy_conn_id: the connection; default ``capy_default``.
 
     Raises:
-        CapyInputError: an argument that is sure to be refused; nothing was started.
+        CapyInputError: an argument that is sure to be refused: at once when it is no template, else before anything is
+            started.
         CapyRequestError: Capy refused, or could not be reached.
         CapyThreadError: the thread did not end well; each subclass says how, and what became of it.
         AirflowSkipException: blocked, under ``on_blocked="skip"``.

@@ -67,7 +67,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         thread_id: the thread's id, or its web address, which ends in it; templated.
         project_id: its project, for the link; default: what Capy says.
         deferrable: wait in the triggerer; default: ``[operators] default_deferrable``. Wins over ``mode``.
-        poke_interval: seconds (or ``timedelta``) between looks; default 30.
+        poke_interval: seconds (or ``timedelta``) between looks; default 30, at least 0.1.
         timeout: seconds (or ``timedelta``) from this try's first look; default: ``[sensors] default_timeout``.
         on_blocked: a thread that waits for a person makes the task ``fail``, ``skip``, ``succeed`` or ``wait`` on.
         fail_on_task_error: fail when the thread is ready but one of its tasks failed; default ``False``.
@@ -80,7 +80,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
             is for poke and reschedule mode: the triggerer's looks are shared and cost next to nothing.
 
     Raises:
-        CapyInputError: an argument that is sure to be refused.
+        CapyInputError: an argument that is sure to be refused: at once when it is no template.
         CapyRequestError: Capy's own 401, 403, 404 or 422, which has stood for half a minute.
         CapyThreadError: archived, blocked, a failed task, or nobody could look at the thread for ``tolerate_outage``.
         CapyThreadStoppedError: it was stopped, when its run was cancelled before this task was cleared or by a stop task

@@ -91,7 +91,7 @@ def test_the_test_button_works_for_a_saved_connection_with_a_port(airflow: Local
 
 
 def test_the_command_that_readme_shows_tests_the_connection(airflow: LocalAirflow, capy: EmulatorControl) -> None:
-    assert "accepts the token" in airflow.airflow("connections", "test", "capy_default")
+    assert "Connection success!" in airflow.airflow("connections", "test", "capy_default")
 
 
 def test_the_listener_of_run_ends_is_there_without_being_set_up(airflow: LocalAirflow) -> None:

@@ -23,6 +23,8 @@ from tests.unit.worker import TASK_ID, Ran, Supervisor, run_task
 if TYPE_CHECKING:
     from airflow_provider_capy.emulator.control import EmulatorControl
 
+pytestmark = pytest.mark.usefixtures("quick_proof")
+
 HELD, DISPATCHED, SETTLED, LEFT, STOPPING, STOPPED = Fate
 POKE = 0.1
 WAYS: dict[str, dict[str, Any]] = {"worker": {"deferrable": False}, "deferred": {"deferrable": True}}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_capy.emulator.control import EmulatorControl
 
+pytestmark = pytest.mark.usefixtures("quick_proof")
+
 POKE = 0.1
 OPERATOR = {"operator in the worker": False, "operator deferrable": True}
 SENSOR: dict[str, dict[str, Any]] = {

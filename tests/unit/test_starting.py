@@ -22,11 +22,12 @@ from airflow_provider_capy.exceptions import (
     CapyReferenceError,
     CapyServerError,
     CapyStopUnconfirmedError,
-    CapyThreadError,
     CapyUnauthorizedError,
 )
 from airflow_provider_capy.identity import REFUSED, STORE_KEY, TaskIdentity
+from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Fate
+from airflow_provider_capy.tasking import final
 from tests.unit.starts import LOG, PROJECT, QUICK, Hook, MemoryStore, settings_for, start
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_capy.emulator.control import EmulatorControl
     from airflow_provider_capy.identity import Record
+
+pytestmark = pytest.mark.usefixtures("quick_proof")
 
 
 @pytest.fixture(autouse=True)
@@ -472,7 +475,9 @@ def test_a_try_that_another_one_has_replaced_starts_nothing(attempt, store, capy
     assert ids(capy_emulator) == [first.thread_id]
 
 
-@pytest.mark.parametrize("kill", [AirflowFailException("cancelled"), CapyThreadError("the worker goes away")], ids=repr)
+@pytest.mark.parametrize(
+    "kill", [final(CapyKilledError("cancelled")), CapyKilledError("the worker goes away")], ids=repr
+)
 def test_a_kill_that_comes_into_a_write_is_not_taken_for_a_failing_store(attempt, capy_emulator, kill) -> None:
     store = MemoryStore(kill=kill)
     with pytest.raises(type(kill), match=str(kill)):

@@ -132,8 +132,9 @@ def test_a_mistake_breaks_the_parse(kind, wrong, says):
         kind(task_id="work", **arguments)
     with DAG("dag_1", schedule=None), pytest.raises(CapyInputError, match=f"^{says}"):
         kind.partial(task_id="work", **arguments)
+    rest = {name: value for name, value in arguments.items() if name not in wrong}
     with DAG("dag_1", schedule=None, default_args=wrong), pytest.raises(CapyInputError, match=f"^{says}"):
-        kind(task_id="work", **{name: value for name, value in arguments.items() if name not in wrong})
+        kind(task_id="work", **rest)
 
 
 def test_a_mistake_of_a_decorated_task_breaks_the_parse():

@@ -184,6 +184,15 @@ def test_long_messages_and_details_are_cut(client_of):
     error = error_of(client_of, 422, {"error": {"code": "c", "message": "m" * 50_000, "details": details}})
     assert (len(error.details["why"]), error.details["all"]) == (LONGEST_TEXT, list(range(MOST_ITEMS)))
     assert len(str(error)) < 2000
+    many = error_of(client_of, 422, {"error": {"code": "c", "details": ["y" * 50_000] * 100}}).details
+    assert (len(many), many[:5]) == (LONGEST_TEXT, '["yyy')
+
+
+def test_an_echo_that_is_not_shown_is_not_in_the_details_either(client_of, refused):
+    body = {"error": {"code": "c", "message": "m", "details": {"pad": "x" * 1900, "value": [PROMPT]}}}
+    with RawServer(saying(422, body)) as server, refused(CapyValidationError) as caught:
+        client_of(server.url, TOKEN).create_thread("prj_1", PROMPT)
+    assert caught.value.details is None
 
 
 @pytest.mark.parametrize(

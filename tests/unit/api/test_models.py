@@ -150,7 +150,7 @@ def test_what_is_no_error_of_capy_is_not_taken_for_one(body):
         ErrorAnswer.model_validate(body)
 
 
-DATE = datetime(2026, 11, 22, 4, 5, 16, tzinfo=timezone.utc)
+DATE = "Sun, 22 Nov 2026 04:05:16 GMT"
 
 
 @pytest.mark.parametrize("model", [Thread, CreatedThread])
@@ -163,7 +163,8 @@ DATE = datetime(2026, 11, 22, 4, 5, 16, tzinfo=timezone.utc)
         ("9999-12-31T23:59:59Z", DATE, 0.0),
         ("a moment ago", DATE, None),
         (None, DATE, None),
-        ("2026-11-22T04:05:06Z", None, None),
+        ("2026-11-22T04:05:06Z", "", None),
+        ("2026-11-22T04:05:06Z", "yesterday", None),
     ],
 )
 def test_the_age_of_a_thread_is_told_by_one_clock(model, created, date, age):
@@ -260,3 +261,12 @@ def test_an_item_that_is_not_clean_is_not_glanced_at_and_spoils_no_neighbour(odd
         {"items": [LEAST | odd, LEAST, LEAST | {"runState": "\u00e9\n\t\U0001f99b"}]}
     )
     assert [item and item["runState"] for item in page["items"]] == [None, "running", "\u00e9\n\t\U0001f99b"]
+
+
+@pytest.mark.parametrize("page", [ThreadPage, GlancePage])
+def test_a_cursor_goes_back_as_it_came_or_not_at_all(page):
+    cursor = "=\x00&" + "x" * 5000
+    read = TypeAdapter(page).validate_python({"items": [], "nextCursor": cursor})
+    assert (read["nextCursor"] if isinstance(read, dict) else read.next_cursor) == cursor
+    with pytest.raises(ValidationError):
+        TypeAdapter(page).validate_python({"items": [], "nextCursor": "c\ud83e"})

@@ -22,6 +22,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr(stopper, "store", store)
     for module, name, seconds in [
         (stopping, "LOOK_EVERY", 0.05),
+        (stopping, "STANDS_AFTER", 0.3),
         (stopping, "_SLOWEST_LOOK", 0.1),
         (stopper, "LOOK_EVERY", 0.05),
         (stopper, "FOUND_WITHIN", 0.3),

@@ -376,6 +376,7 @@ async def test_a_process_in_which_nothing_is_to_be_stopped_has_nothing_of_capys_
         ours = {name.partition(".")[2] for name in sys.modules if name.startswith("airflow_provider_capy.")}
     assert ours == {
         "exceptions",
+        "foreign_text",
         "lifecycle",
         "listeners",
         "listeners.decisions",

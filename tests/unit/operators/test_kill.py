@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_capy.emulator.control import EmulatorControl
 
+pytestmark = pytest.mark.usefixtures("quick_proof")
+
 
 def until(what: Callable[[], Any], seconds: float = 30.0) -> Any:
     deadline = time.monotonic() + seconds

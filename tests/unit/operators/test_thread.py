@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_capy.emulator.control import EmulatorControl
 
+pytestmark = pytest.mark.usefixtures("quick_proof")
+
 
 def create(**arguments: Any) -> Callable[[], CapyCreateThreadOperator]:
     return lambda: CapyCreateThreadOperator(task_id=TASK_ID, **{"prompt": "Fix it", **arguments})
