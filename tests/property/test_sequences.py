@@ -46,7 +46,7 @@ REQUEST = 60.0 + 35.0
 TI = SimpleNamespace(
     id="ti", dag_id="dag", run_id="run", task_id=TASK_ID, map_index=-1, try_number=1, context_carrier=None
 )
-pytestmark = pytest.mark.timeout(60 + SEQUENCES)
+pytestmark = pytest.mark.timeout(120 + SEQUENCES)
 
 
 @pytest.fixture(autouse=True)
