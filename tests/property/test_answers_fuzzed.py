@@ -13,8 +13,10 @@ from airflow.sdk.execution_time import comms, task_runner
 
 from airflow_provider_capy.exceptions import CapyError
 from tests.property import fuzz
-from tests.property.sky import Clock, Sky, under
-from tests.property.test_sequences import SEED, new_hook
+from tests.property.clock import Clock
+from tests.property.known import new_hook
+from tests.property.sky import Sky, under
+from tests.property.test_sequences import SEED
 from tests.unit.worker import Supervisor
 
 if TYPE_CHECKING:

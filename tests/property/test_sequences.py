@@ -14,21 +14,21 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import Connection
 from airflow.sdk.execution_time import task_runner
 
 from airflow_provider_capy import stopping
 from airflow_provider_capy.creating import PATIENCE
 from airflow_provider_capy.exceptions import CapyError
 from airflow_provider_capy.flow import run
-from airflow_provider_capy.hooks.capy import CapyHook
 from airflow_provider_capy.identity import STORE_KEY, Record
 from airflow_provider_capy.lifecycle import Fate, Outcome, Policy
 from airflow_provider_capy.stopping import Found
 from airflow_provider_capy.triggers import watcher
 from airflow_provider_capy.triggers.thread import CapyThreadTrigger
 from airflow_provider_capy.waiting import Wait
-from tests.property.sky import DAY, PROJECT, THREAD, Clock, Loop, Sky, draw_script, under
+from tests.property.clock import Clock, Loop
+from tests.property.known import new_hook
+from tests.property.sky import DAY, PROJECT, THREAD, Sky, draw_script, under
 from tests.unit.starts import MemoryStore, start
 from tests.unit.worker import TASK_ID, Supervisor
 
@@ -54,25 +54,6 @@ def _supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
     # What is tried here by the thousand logs every failure.
     monkeypatch.setattr(logging.root, "disabled", True)
-
-
-class KnownHook(CapyHook):
-    """A hook whose connection is there without asking anybody."""
-
-    @classmethod
-    def get_connection(cls, conn_id: str) -> Any:
-        extra = json.dumps({"project_id": PROJECT})
-        return Connection(
-            conn_id=conn_id, conn_type="capy", host="http://127.0.0.1:9/api", password="capy_token", extra=extra
-        )
-
-    @classmethod
-    async def aget_connection(cls, conn_id: str) -> Any:
-        return cls.get_connection(conn_id)
-
-
-def new_hook() -> CapyHook:
-    return KnownHook("capy_default")
 
 
 def drawn(way: str, number: int) -> tuple[random.Random, Sky]:
