@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from airflow.sdk import RetryAction
     from typing_extensions import Self
 
+    from airflow_provider_capy.api import CapyClient
     from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.hooks.capy import CapyHook
     from airflow_provider_capy.killing import KillOrder
@@ -290,7 +291,7 @@ class CapyTask(CheckedArguments):
         if run.in_create:
             return
         # The interrupted code may hold what the record and the look-up of the connection need, until this has left it.
-        is_looked_up = run.hook is not None and "settings" in vars(run.hook)
+        is_looked_up = run.hook is not None and run.hook.is_looked_up
         if not order.word_first and (is_looked_up or not order.stop):
             # What the question left of the time is the stop's: a 429 may ask for some of it.
             self._end_killed(order, run.kill, max(STOP_BUDGET, KILL_BUDGET - (time.monotonic() - began)))
@@ -335,14 +336,17 @@ class CapyTask(CheckedArguments):
         from airflow_provider_capy.flow import run
         from airflow_provider_capy.stopping import request_stop
 
-        # A signal may have come into a request to Airflow: then each answer is one late.
-        for _ in range(LATE_ANSWERS):
-            with suppress(AirflowNotFoundException):
-                _ = self.hook.settings
-                break
-        with self.hook.new_client(connect_timeout=budget, read_timeout=budget) as client:
+        with self._client_for_stop(budget) as client:
             limits = RetryLimits(attempts=3, total=budget, base=0.1, cap=0.2)
             return run(request_stop(thread_id, limits), client).in_words
+
+    def _client_for_stop(self, budget: float) -> CapyClient:
+        """Return a client of its own, also where a signal came into a request to Airflow: then each answer is one late."""
+        timeouts = {"connect_timeout": budget, "read_timeout": budget}
+        for _ in range(LATE_ANSWERS):
+            with suppress(AirflowNotFoundException):
+                return self.hook.new_client(**timeouts)
+        return self.hook.new_client(**timeouts)
 
     def _stop_for_good(self, context: Any, thread_id: str, timeout: float) -> str:
         """Stop a thread of which the record says already that it is being stopped, and say what became of it."""
@@ -357,7 +361,7 @@ class CapyTask(CheckedArguments):
         from airflow_provider_capy.stopping import stop_and_confirm
 
         try:
-            report = run(stop_and_confirm(thread_id, until=time.time() + timeout, clock=time.time), self.hook.client)
+            report = run(stop_and_confirm(thread_id, until=time.time() + timeout, clock=time.time), self.hook)
         except (CapyRequestError, CapyInputError, AirflowNotFoundException) as error:
             return False, f"its stop FAILED, it may still be at work ({error})"
         return report.is_over, report.in_words

@@ -74,6 +74,11 @@ class CapyHook(BaseHook):
         """
         return self._settings or self._looked_up()
 
+    @property
+    def is_looked_up(self) -> bool:
+        """Whether :attr:`settings` needs nothing of Airflow any more."""
+        return self._settings is not None
+
     async def asettings(self) -> ConnectionSettings:
         """:attr:`settings` for an event loop: the supervisor is asked without blocking."""
         return self._settings or await self._alooked_up()

@@ -19,6 +19,8 @@ from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
 from airflow_provider_capy.records import STORE_KEY
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
 from airflow_provider_capy.sensors.wait import CapyThreadWait
+from airflow_provider_capy.starting import ThreadStart
+from airflow_provider_capy.triggers.thread import CapyThreadTrigger
 from tests.unit.worker import TASK_ID, Ran, Supervisor, run_task
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capy.emulator.control import EmulatorControl
 
-POKE = 0.05
+POKE = 0.1
 WAYS: dict[str, dict[str, Any]] = {
     "dispatch": {"wait_for_completion": False},
     "worker": {"wait_for_completion": True, "deferrable": False},
@@ -202,7 +204,7 @@ def test_whatever_is_raised_right_after_the_create_loses_no_thread(
     def fail(*_: Any) -> str:
         raise error
 
-    monkeypatch.setattr(CapyHook, "thread_url", fail)
+    monkeypatch.setattr(ThreadStart, "_store", fail)
     ran = operate(retries=retries, durable=durable)
     check(ran, capy_emulator, is_kept=is_kept)
     assert ran.error is not None
@@ -211,10 +213,11 @@ def test_whatever_is_raised_right_after_the_create_loses_no_thread(
 
 @TRIES
 def test_a_wait_that_cannot_be_handed_over_loses_no_thread(
-    durable: bool, retries: int, is_kept: bool, capy_emulator: EmulatorControl
+    durable: bool, retries: int, is_kept: bool, capy_emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     capy_emulator.script(life="forever")
-    ran = operate(retries=retries, durable=durable, fail_on_task_error=object(), **WAYS["deferred"])
+    monkeypatch.setattr(CapyThreadTrigger, "serialize", lambda _: ("a.path", {"thread_id": object()}))
+    ran = operate(retries=retries, durable=durable, **WAYS["deferred"])
     assert ran.deferred == 0
     check(ran, capy_emulator, is_kept=is_kept)
 
@@ -238,10 +241,10 @@ def test_an_error_in_a_sensors_wait_says_that_the_thread_was_left(
     "limits",
     [
         {"timeout": 9 * 365 * 86400},
-        {"timeout": 10**12},
-        {"timeout": timedelta.max},
+        # A template is read when it is rendered.
+        {"timeout": "{{ 10**12 }}"},
         # More is beyond Airflow's own alarm clock, which ends the task before it begins.
-        {"execution_timeout": timedelta(days=290 * 365), "timeout": 10**12},
+        {"execution_timeout": timedelta(days=290 * 365), "timeout": 9 * 365 * 86400},
     ],
     ids=str,
 )

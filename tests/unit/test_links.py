@@ -78,9 +78,9 @@ def test_a_backend_that_stores_references_hides_no_button(
         if way == "stop":
             return CapyStopThreadOperator(task_id=TASK_ID, thread_id=thread_id)
         if way == "sensor":
-            return CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.05)
+            return CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.1)
         return CapyCreateThreadOperator(
-            task_id=TASK_ID, prompt="x", wait_for_completion=True, deferrable=way == "deferred", poke_interval=0.05
+            task_id=TASK_ID, prompt="x", wait_for_completion=True, deferrable=way == "deferred", poke_interval=0.1
         )
 
     ran = run_task(make)

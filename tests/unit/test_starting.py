@@ -22,6 +22,7 @@ from airflow_provider_capy.exceptions import (
     CapyReferenceError,
     CapyServerError,
     CapyStopUnconfirmedError,
+    CapyThreadError,
     CapyUnauthorizedError,
 )
 from airflow_provider_capy.identity import REFUSED, STORE_KEY, TaskIdentity
