@@ -31,6 +31,7 @@ MOST_REQUESTS = 5000
 LONGEST_OUTAGE = 3000.0
 LONGEST_404 = 20.0
 STOP_TAKES = 2.0
+LONGEST_REST = 400.0
 DAY = 86400.0
 
 
@@ -176,6 +177,9 @@ class Sky:
 
     def _drawn(self) -> Answer:
         answer, now = (self.script.pop(0) if self.script else GOOD), self.clock.now
+        if not self.script:
+            # Good looks alone show nothing new.
+            self.ready_at = min(self.ready_at, now + LONGEST_REST)
         is_404 = answer.status == 404 and answer.body == "capy" and answer.kind == "status"
         too_long = self._bad_since is not None and now - self._bad_since > LONGEST_OUTAGE
         believed = is_404 and self._gone_since is not None and now - self._gone_since > LONGEST_404
