@@ -168,11 +168,7 @@ class ThreadOfTask:
             self._leave_old(record, thread_id, what)
             return
         until = self.clock() + REPLACE_STOP_SECONDS
-        try:
-            report = self._run(stop_and_confirm(thread_id, until=until, clock=self.clock))
-        except CapyRequestError as error:
-            error.args = (f"{error}. Replacing {what} failed: it could not be stopped, and nothing was started",)
-            raise
+        report = self._run(stop_and_confirm(thread_id, until=until, clock=self.clock))
         self.log.info("Replacing %s: %s", what, report.in_words)
         if not report.is_over:
             raise CapyStopUnconfirmedError(

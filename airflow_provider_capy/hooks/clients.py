@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_capy.api.client import AsyncCapyClient, CapyClient
 from airflow_provider_capy.exceptions import CapyUnauthorizedError
+from airflow_provider_capy.killing import CapyKilledError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,6 +41,8 @@ class HookClient(CapyClient):
         except CapyUnauthorizedError as refused:
             try:
                 settings = self._look_up()
+            except CapyKilledError:
+                raise
             except Exception as failure:
                 raise _told(refused, failure) from failure
             if settings == self.settings:

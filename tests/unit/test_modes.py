@@ -68,9 +68,14 @@ class Case:
     pull_requests: int | None = None
 
 
-def refused(status: int, error: type[BaseException], *, stops: bool = True) -> Case:
-    fault = {"kind": "status", "operation": "getThread", "status": status, "skip": 1, "times": 1}
-    return Case("failed", error, (f"answered {status}",), None, {"life": "forever"}, (fault,), operator_stops=stops)
+def refused(status: int, error: type[BaseException]) -> Case:
+    fault = {"kind": "status", "operation": "getThread", "status": status, "skip": 1}
+    return Case("failed", error, (f"answered {status}",), None, {"life": "forever"}, (fault,))
+
+
+def refused_once(status: int, body: str = "json", **more: Any) -> Case:
+    fault = {"kind": "status", "operation": "getThread", "status": status, "body": body, "times": 1, **more}
+    return Case(faults=(fault,), pull_requests=1)
 
 
 CASES = {
@@ -144,18 +149,23 @@ CASES = {
     ),
     # The client asks four times before a poll counts as failed.
     "failed polls in between": Case(faults=({**PASSING, "skip": 1, "times": 8},), pull_requests=1),
-    "too many failed polls": Case(
+    "an outage that lasts": Case(
         "failed",
         exceptions.CapyPollError,
-        ("failed 6 times in a row", "answered 503"),
+        ("could not be looked at for", "answered 503"),
         None,
         {"life": "forever"},
-        ({**PASSING, "skip": 1, "times": 24},),
-        operator_stops=True,
+        ({**PASSING, "skip": 1},),
+        arguments={"tolerate_outage": 0.5},
     ),
+    "a stranger's 404": refused_once(404, "html"),
+    "a stranger's 403": refused_once(403, "html", skip=1),
+    "Capy's 404 right after the create": refused_once(404),
+    "Capy's 403 in between": refused_once(403, skip=1),
+    "429": refused_once(429, retry_after=1),
     "401": refused(401, exceptions.CapyUnauthorizedError),
     "403": refused(403, exceptions.CapyForbiddenError),
-    "404": refused(404, exceptions.CapyNotFoundError, stops=False),
+    "404": refused(404, exceptions.CapyNotFoundError),
     "422": refused(422, exceptions.CapyValidationError),
 }
 
@@ -288,13 +298,15 @@ def test_a_sensor_does_not_defer_for_a_thread_that_has_settled(capy_emulator: Em
     assert (ran.state, ran.deferred) == ("failed", 0)
 
 
-def test_a_rescheduled_sensor_remembers_its_failed_polls(capy_emulator: EmulatorControl) -> None:
-    capy_emulator.fault(**PASSING, times=100)
+def test_a_rescheduled_sensor_remembers_since_when_it_is_blind(capy_emulator: EmulatorControl) -> None:
+    capy_emulator.fault(**PASSING)
     [thread_id] = capy_emulator.create(life="forever")
     ran = run_task(
-        lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, mode="reschedule", poke_interval=POKE)
+        lambda: CapyThreadSensor(
+            task_id=TASK_ID, thread_id=thread_id, mode="reschedule", poke_interval=POKE, tolerate_outage=0.5
+        )
     )
-    assert (type(ran.error), ran.looks) == (exceptions.CapyPollError, 6)
+    assert (type(ran.error), ran.looks > 1) == (exceptions.CapyPollError, True)
 
 
 @pytest.mark.parametrize("mode", SENSOR)

@@ -22,6 +22,7 @@ from airflow_provider_capy.api.calls import get_thread
 from airflow_provider_capy.exceptions import CapyThreadTimeoutError, CapyUnauthorizedError
 from airflow_provider_capy.flow import run
 from airflow_provider_capy.hooks.capy import CapyHook
+from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
@@ -144,6 +145,16 @@ async def once(hook: CapyHook) -> None:
         await client.get_thread("jam_1")
 
 
+def test_a_kill_that_comes_into_the_look_up_is_raised(hook, token, monkeypatch) -> None:
+    def killed(_: str) -> None:
+        raise CapyKilledError("Killed")
+
+    token.revoke()
+    monkeypatch.setattr(CapyHook, "get_connection", staticmethod(killed))
+    with pytest.raises(CapyKilledError):
+        hook.get_thread("jam_1")
+
+
 def test_a_host_that_has_moved_is_followed(hook, token, capy_emulator) -> None:
     [thread_id] = capy_emulator.create()
     token.revoke()
@@ -183,18 +194,22 @@ async def test_whoever_looks_up_for_all_may_leave(token, capy_emulator) -> None:
 
 
 def operator(**arguments: Any) -> Callable[[], BaseOperator]:
-    defaults = {"prompt": "Work", "wait_for_completion": True, "deferrable": False, "poke_interval": 0.05}
+    defaults = {"prompt": "Work", "wait_for_completion": True, "deferrable": False, "poke_interval": 0.1}
     return lambda: CapyCreateThreadOperator(task_id=TASK_ID, **{**defaults, **arguments})
+
+
+def until_seen(capy: EmulatorControl) -> None:
+    deadline = time.monotonic() + 30
+    while not capy.requests("getThread"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def once_seen(token: Token, do: Callable[[], Any]) -> Any:
     """Rotate the token as soon as somebody has looked at the thread, and go on with something else."""
 
     def act() -> None:
-        deadline = time.monotonic() + 30
-        while not token.capy.requests("getThread"):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until_seen(token.capy)
         token.rotate()
 
     with ThreadPoolExecutor(1) as executor:
@@ -220,7 +235,7 @@ def test_a_sensors_wait_goes_on(mode, token, capy_emulator) -> None:
     more: dict[str, Any] = {"deferrable": True} if mode == "deferrable" else {"mode": mode}
     ran: Ran = once_seen(
         token,
-        lambda: run_task(lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.05, **more)),
+        lambda: run_task(lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, poke_interval=0.1, **more)),
     )
     assert ran.state == "success"
 
@@ -230,19 +245,8 @@ def test_a_sensors_wait_goes_on(mode, token, capy_emulator) -> None:
 
 def test_the_last_stop_of_a_worker_works(token, capy_emulator) -> None:
     capy_emulator.script(life="forever")
-    make = operator(timeout=1.0, poke_interval=0.3)
-    seen = capy_emulator.requests
-
-    def rotate_late() -> None:
-        while not seen("getThread"):
-            time.sleep(0.01)
-        # The next look comes with the end of the time: the stop is the first that needs the new token.
-        token.rotate()
-
-    with ThreadPoolExecutor(1) as executor:
-        rotating = executor.submit(rotate_late)
-        ran = run_task(make)
-        rotating.result(30)
+    # The next look comes with the end of the time.
+    ran: Ran = once_seen(token, lambda: run_task(operator(timeout=1.0, poke_interval=30)))
     assert isinstance(ran.error, CapyThreadTimeoutError)
     assert "was stopped" in str(ran.error)
     assert capy_emulator.threads()[0]["stopped"]
@@ -254,8 +258,7 @@ def test_on_kill_works(token, capy_emulator) -> None:
     assert main is not None
 
     def kill() -> None:
-        while not capy_emulator.requests("getThread"):
-            time.sleep(0.01)
+        until_seen(capy_emulator)
         token.rotate()
         signal.pthread_kill(main, signal.SIGTERM)
 

@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk import NEVER_EXPIRE
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_capy import stopping
+from airflow_provider_capy import adopting, stopping
 from airflow_provider_capy.api import CapyClient
 from airflow_provider_capy.exceptions import (
     CapyCreateUnknownError,
@@ -279,12 +279,13 @@ def test_a_thread_that_cannot_be_stopped_is_not_replaced(attempt, store, capy_em
     assert ids(capy_emulator) == [first.thread_id]
 
 
-def test_a_stop_that_is_refused_starts_nothing_and_names_the_thread(attempt, store, capy_emulator) -> None:
+def test_a_stop_that_is_refused_starts_nothing_and_names_the_thread(attempt, store, capy_emulator, monkeypatch) -> None:
+    monkeypatch.setattr(adopting, "REPLACE_STOP_SECONDS", 1.0)
     capy_emulator.script(life="forever")
     first = attempt()
     remember(store, ended="timeout")
     capy_emulator.fault("status", "stopThread", status=401)
-    with pytest.raises(CapyUnauthorizedError, match=f"Replacing thread {first.thread_id}.*nothing was started"):
+    with pytest.raises(CapyStopUnconfirmedError, match=f"Replacing thread {first.thread_id}.*401.*No second one was"):
         attempt()
     assert ids(capy_emulator) == [first.thread_id]
 
@@ -456,14 +457,14 @@ def test_a_clear_of_another_task_of_the_run_is_none_of_ours(attempt, store, capy
 
 def test_a_store_that_cannot_be_read_starts_nothing(attempt, capy_emulator) -> None:
     with pytest.raises(
-        CapyError, match=r"cannot be read \(ConnectionError: the API server is away\).*nothing was started"
+        CapyError, match=r"cannot be read \(ConnectionError: the API server is away\).*this one started nothing"
     ):
         attempt(store=MemoryStore(broken=frozenset({"get"})))
     assert capy_emulator.requests() == []
 
 
 def test_an_intent_that_cannot_be_written_starts_nothing(attempt, capy_emulator) -> None:
-    with pytest.raises(CapyError, match=r"cannot be written \(ConnectionError: .*nothing was started"):
+    with pytest.raises(CapyError, match=r"cannot be written \(ConnectionError: .*this try started nothing"):
         attempt(store=MemoryStore(broken=frozenset({"set"})))
     assert capy_emulator.requests() == []
 
@@ -591,12 +592,13 @@ def test_what_is_not_durable_is_not_lost_from_sight_by_the_next_try(
 
 
 def test_what_is_not_durable_starts_nothing_beside_a_thread_that_cannot_be_stopped(
-    attempt, store, capy_emulator
+    attempt, store, capy_emulator, monkeypatch
 ) -> None:
+    monkeypatch.setattr(adopting, "REPLACE_STOP_SECONDS", 1.0)
     first = attempt(durable=False)
     capy_emulator.fault("status", "stopThread", status=403)
     capy_emulator.set_life(first.thread_id, "forever")
-    with pytest.raises(CapyError, match="could not be stopped, and nothing was started"):
+    with pytest.raises(CapyStopUnconfirmedError, match=r"could NOT be asked to stop.*403.*No second one was started"):
         attempt(durable=False)
     assert (ids(capy_emulator), store.record.thread_id) == ([first.thread_id], first.thread_id)
 

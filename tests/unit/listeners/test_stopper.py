@@ -145,8 +145,9 @@ async def test_a_capy_that_fails_for_a_while_is_sat_out(
 
 
 async def test_one_that_cannot_be_stopped_keeps_no_other_at_work(
-    capy: EmulatorControl, store: Store, caplog: pytest.LogCaptureFixture
+    capy: EmulatorControl, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stopper, "STOP_WITHIN", 1.0)
     forbidden, missing, fine = at_work(capy, 3)
     capy.fault("status", "stopThread", status=403, match=forbidden)
     store.keep(forbidden)
@@ -160,6 +161,7 @@ async def test_one_that_cannot_be_stopped_keeps_no_other_at_work(
 async def test_the_same_failure_is_told_once_an_hour(
     capy: EmulatorControl, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stopper, "STOP_WITHIN", 0.5)
     capy.fault("status", "stopThread", status=403)
     first, second = (store.keep(thread_id, thread_id) for thread_id in at_work(capy, 2))
     by = Stopper()
