@@ -66,7 +66,7 @@ cancel-selection: services ## the part of it that every change has to pass
 	$(SERVICES)/bin/python -m tests.cancel --selection
 
 sequences: $(INSTALLED) ## ten thousand sequences of answers, and every fault in every place of every answer: about ten minutes
-	CAPY_SEQUENCES=10000 CAPY_FUZZ=all $(BIN)/python -m pytest -s tests/property/test_sequences.py tests/property/test_answers_fuzzed.py
+	CAPY_SEQUENCES=10000 CAPY_FUZZ=all $(BIN)/python -m pytest tests/property/test_sequences.py tests/property/test_answers_fuzzed.py
 
 outages: services ## Capy gone for 1, 5 and 30 minutes under every way of waiting; ARGS=--write keeps it in RELIABILITY.md
 	$(SERVICES)/bin/python -m tests.outages $(ARGS)

@@ -1,6 +1,6 @@
 """No sequence of answers, Capy's or a stranger's, costs a healthy thread: in every way of waiting, stopping and going on.
 
-`CAPY_SEQUENCES` is how many are tried (`make sequences`: ten thousand), `CAPY_SEED` where they begin; a failure names its own.
+`CAPY_SEQUENCES` is how many are tried (`make sequences`: ten thousand), `CAPY_SEED` which ones; a failure names its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from airflow_provider_capy.triggers.thread import CapyThreadTrigger
 from airflow_provider_capy.waiting import Wait
 from tests.property.clock import Clock, Loop
 from tests.property.known import new_hook
-from tests.property.sky import DAY, PROJECT, THREAD, Sky, draw_script, under
+from tests.property.sky import DAY, PROJECT, THREAD, Answer, Sky, draw_script, under
 from tests.unit.starts import MemoryStore, start
 from tests.unit.worker import TASK_ID, Supervisor
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 SEQUENCES = int(os.environ.get("CAPY_SEQUENCES", "400"))
 # The tests below share them.
 WAYS = 8
-SEED = int(os.environ.get("CAPY_SEED") or random.SystemRandom().randrange(10**9))
+SEED = int(os.environ["CAPY_SEED"])
 # One request that is under way when the deadline comes may be sent again for so long, and take a read timeout more.
 REQUEST = 60.0 + 35.0
 TI = SimpleNamespace(
@@ -64,8 +64,6 @@ def drawn(way: str, number: int) -> tuple[random.Random, Sky]:
 
 
 def every(way: str, check: Callable[[random.Random, Sky], None]) -> None:
-    # Shown with -s or -rP, and with every failure.
-    print(f"seed {SEED}, {SEQUENCES} sequences: CAPY_SEED={SEED} CAPY_SEQUENCES={SEQUENCES}")  # noqa: T201
     for number in range(max(1, SEQUENCES // WAYS)):
         chance, sky = drawn(way, number)
         try:
@@ -213,6 +211,15 @@ def test_no_stop_takes_a_thread_for_gone_or_for_stopped_that_is_at_work() -> Non
         assert len(sky.sent("POST")) == len(sky.sent("POST", "/stop"))
 
     every("stop", check)
+
+
+def test_a_no_that_was_said_once_has_not_stood_however_long_ago_that_was() -> None:
+    clock = Clock()
+    refused, page = Answer("status", 404, "capy", "40", 40.0), Answer("status", 404, "html")
+    sky = Sky(clock, [page, refused, *[page] * 40], clock.now + DAY)
+    with under(sky), new_hook().client as client:
+        report = run(stopping.stop_and_confirm(THREAD, until=clock.now + 60.0, clock=clock.time), client, clock.sleep)
+    assert report.result is Found.NOT_CONFIRMED
 
 
 def test_a_stop_that_is_only_asked_for_believes_no_stranger() -> None:
