@@ -202,7 +202,7 @@ def stop_and_confirm(
             report = yield from stop.ask()
         look = confirm
         left = until - clock()
-        if report is None and (stop.denial.stands or pause > left):
+        if report is None and (stop.is_denied or pause > left):
             report = stop.given_up()
         if report is not None:
             return report
@@ -215,13 +215,13 @@ class _Stop:
     """What is known of a thread while it is being stopped; see :func:`stop_and_confirm`.
 
     Attributes:
-        denial: Capy's own no, if it says no.
         at_least: seconds that the last failure asks to wait.
     """
 
     def __init__(self, thread_id: str, clock: Callable[[], float], *, spare_blocked: bool, confirm: bool) -> None:
-        self.denial = _Denial(clock)
         self.at_least = 0.0
+        # Apart, since a thread that may be looked at may still not be stopped, and the other way round.
+        self._no_look, self._no_stop = _Denial(clock), _Denial(clock)
         self._thread_id = thread_id
         self._clock = clock
         self._spare_blocked = spare_blocked
@@ -238,15 +238,20 @@ class _Stop:
             return True
         return self._state != "ready" and self._clock() - self._asked_at >= ASK_AGAIN_AFTER
 
+    @property
+    def is_denied(self) -> bool:
+        """Whether a no of Capy's has stood, to the looks or to the stops."""
+        return self._no_look.stands or self._no_stop.stands
+
     def look(self) -> Flow[StopReport | None]:
         """Look whether it is at rest; a report when it is."""
         try:
             thread = yield Ask(get_thread(self._thread_id), NO_RETRIES)
         except CapyRequestError as failure:
             # Not to see it is no reason not to stop it.
-            self._failed(failure)
+            self._failed(failure, self._no_look)
             return None
-        self.denial.refuted()
+        self._no_look.refuted()
         self._state, self._project_id, self._error = thread.run_state, thread.project_id, ""
         verdict = judge(thread, self._memory, _REST, self._clock())
         self._memory = verdict.memory
@@ -261,22 +266,24 @@ class _Stop:
         try:
             report = yield from request_stop(self._thread_id, NO_RETRIES)
         except CapyRequestError as failure:
-            self._failed(failure)
+            self._failed(failure, self._no_stop)
             # It may have been processed, and a thread that then rests does so for us.
             self._by_us |= isinstance(failure, (CapyNoAnswerError, CapyResponseError, CapyServerError))
             return None
-        self.denial.refuted()
+        self._no_stop.refuted()
         self._asked_at, self._by_us = self._clock(), self._by_us or report.stopped_by_us
         return None if self._confirm else report
 
     def given_up(self) -> StopReport:
         """Return the report when the time is over, or Capy's no has stood."""
-        gone = self.denial.stands and isinstance(self.denial.error, CapyNotFoundError)
+        # What was seen is there, whatever its stop was answered.
+        denial = self._no_stop if not self._state and self._no_stop.stands else self._no_look
+        gone = denial.stands and isinstance(denial.error, CapyNotFoundError)
         return self._report(Found.GONE if gone else Found.NOT_CONFIRMED)
 
-    def _failed(self, failure: CapyRequestError) -> None:
+    def _failed(self, failure: CapyRequestError, denial: _Denial) -> None:
         if not is_passing(failure):
-            self.denial.heard(failure)
+            denial.heard(failure)
         self._error, self.at_least = str(failure), getattr(failure, "retry_after", None) or 0.0
 
     def _report(self, result: Found) -> StopReport:

@@ -43,7 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "executiontimeout": {"task": {"execution_timeout": timedelta(seconds=12)}},
     "gap": {"closed": "wait"},
     "queued": {"closed": "create"},
-    "crash": {"wait": {"capy_conn_id": "capy_workers_only"}},
+    "blind": {"wait": {"capy_conn_id": "capy_workers_only", "tolerate_outage": 2}},
     "backstop": {"wait": {"timeout": 600}},
     "paused": {},
     "pausedfail": {},
