@@ -10,7 +10,7 @@ SERVICES_INSTALLED := $(SERVICES)/.installed
 SIDE_BY_SIDE := --numprocesses 6 --dist worksteal
 
 .PHONY: help install lint format types test test-unit test-e2e services test-crash cancel-matrix cancel-selection \
-	demo airflow bench bench-triggerer bench-ends bench-mass soak build package-check clean
+	sequences outages demo airflow bench bench-triggerer bench-ends bench-mass soak build package-check clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -56,7 +56,7 @@ $(SERVICES_INSTALLED): pyproject.toml tests/harness/services.txt
 services: $(SERVICES_INSTALLED) ## PostgreSQL, Redis and Chromium, for what follows; root on Debian
 	$(SERVICES)/bin/python -m tests.harness.services
 
-test-crash: services ## kill workers at every step of a create, retry and clear: exactly one thread each
+test-crash: services ## on PostgreSQL: workers killed at every step, and answers that no database takes
 	$(SERVICES)/bin/python -m pytest -m crash tests/e2e
 
 cancel-matrix: services ## every way to cancel, clear and kill, the racy ones 20 times: about three hours
@@ -64,6 +64,12 @@ cancel-matrix: services ## every way to cancel, clear and kill, the racy ones 20
 
 cancel-selection: services ## the part of it that every change has to pass
 	$(SERVICES)/bin/python -m tests.cancel --selection
+
+sequences: $(INSTALLED) ## ten thousand sequences of answers, and every fault in every place of every answer: about ten minutes
+	CAPY_SEQUENCES=10000 CAPY_FUZZ=all $(BIN)/python -m pytest tests/property/test_sequences.py tests/property/test_answers_fuzzed.py
+
+outages: services ## Capy gone for 1, 5 and 30 minutes under every way of waiting; ARGS=--write keeps it in RELIABILITY.md
+	$(SERVICES)/bin/python -m tests.outages $(ARGS)
 
 demo: $(INSTALLED) ## a real Airflow, the emulator, three DAGs, one summary
 	$(BIN)/python -m tests.demo $(ARGS)

@@ -122,12 +122,14 @@ class _Denial:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._since: float | None = None
+        self._heard_at = 0.0
         self.error: CapyRequestError | None = None
 
     def heard(self, error: CapyRequestError) -> None:
         """Take a no in."""
+        self._heard_at = self._clock()
         if type(error) is not type(self.error):
-            self._since = self._clock()
+            self._since = self._heard_at
         self.error = error
 
     def refuted(self) -> None:
@@ -138,7 +140,8 @@ class _Denial:
     @property
     def stands(self) -> bool:
         """Whether it is believed by now."""
-        return self._since is not None and self._clock() - self._since >= STANDS_AFTER
+        # Said once and never again, it has not stood, however long ago that was.
+        return self._since is not None and self._heard_at - self._since >= STANDS_AFTER
 
     @property
     def pause(self) -> float:

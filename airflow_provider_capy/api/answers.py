@@ -38,6 +38,8 @@ _LENIENT = json.JSONDecoder(
     strict=False,
     parse_int=lambda digits: int(digits) if len(digits) < _LONGEST_WHOLE else None,
     parse_constant=lambda _: None,
+    # Names as well: a field that nobody knows is not worth a wait.
+    object_pairs_hook=lambda pairs: {clean_text(name): value for name, value in pairs},
 )
 
 

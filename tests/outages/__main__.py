@@ -41,7 +41,7 @@ def table(found: list[Outcome], speed: float) -> str:
         [
             (
                 f"Measured on {time.strftime('%Y-%m-%d', time.gmtime())} at speed {speed:g}: a minute lasted {60 / speed:g} s, "
-                f"`poke_interval` was {30 / speed:g} s and `tolerate_outage` {3600 / speed:g} s. "
+                f"`poke_interval` and the connection's `timeout` were {30 / speed:g} s, and `tolerate_outage` {3600 / speed:g} s. "
                 "The client's own retries and the growth of the pauses were those of real time."
             ),
             "",

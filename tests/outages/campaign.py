@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 HOST = "capy.outage.test"
 DAG = "outages"
 WAITS = 50
-POLL_SECONDS, TOLERATED_SECONDS = 30.0, 3600.0
+POLL_SECONDS, TOLERATED_SECONDS, READ_TIMEOUT_SECONDS = 30.0, 3600.0, 30.0
 # What befalls calls; a name that leads nowhere also resets the connections that are open.
 KINDS: dict[str, dict[str, Any]] = {
     "refused": {"kind": "reset"},
@@ -160,7 +160,7 @@ def lab(home: Path, speed: float) -> Iterator[Lab]:
         process = stack.enter_context(EmulatorProcess())
         state = home / "mode"
         state.write_text("")
-        connection = json.loads(process.control.connection_json(allow_http=True))
+        connection = json.loads(process.control.connection_json(allow_http=True, timeout=READ_TIMEOUT_SECONDS / speed))
         connection["host"] = connection["host"].replace("127.0.0.1", HOST)
         env = {
             "AIRFLOW_CONN_CAPY_DEFAULT": json.dumps(connection),

@@ -19,7 +19,7 @@ from airflow_provider_capy.identity import STORE_KEY
 from airflow_provider_capy.lifecycle import Outcome, Policy
 from airflow_provider_capy.stopping import stop_and_confirm
 from airflow_provider_capy.waiting import Wait
-from tests.property.sky import Clock
+from tests.property.clock import Clock
 from tests.unit.starts import MemoryStore, start
 
 if TYPE_CHECKING:

@@ -1,13 +1,11 @@
-"""A Capy behind the weather: a clock that is only counted, and raw answers by a script under the real clients.
+"""A Capy behind the weather: raw answers by a script under the real clients.
 
 Whatever client of ours sends a request, its transport asks the :class:`Sky`: it answers as Capy would, or as the script says.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import selectors
 import sys
 import time as real_time
 from contextlib import ExitStack, contextmanager
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
+    from tests.property.clock import Clock
+
 THREAD = "jam_healthy"
 PROJECT = "prj_demo"
 # A test's own mistake, such as a wait that sleeps for ever, ends here.
@@ -31,61 +31,8 @@ MOST_REQUESTS = 5000
 LONGEST_OUTAGE = 3000.0
 LONGEST_404 = 20.0
 STOP_TAKES = 2.0
+LONGEST_REST = 400.0
 DAY = 86400.0
-
-
-class Clock:
-    """Time that passes when somebody sleeps; stands for the module ``time`` where the code under test reads it."""
-
-    def __init__(self) -> None:
-        self._began = real_time.time()
-        # Apart, since an event loop trips over what is lost to rounding in epoch seconds.
-        self.passed = 0.0
-
-    @property
-    def now(self) -> float:
-        """Epoch seconds."""
-        return self._began + self.passed
-
-    def time(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return self.passed
-
-    perf_counter = monotonic
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds >= 0, seconds
-        self.passed += seconds
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(real_time, name)
-
-
-class _Selector(selectors.SelectSelector):
-    def __init__(self, clock: Clock) -> None:
-        super().__init__()
-        self._clock = clock
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        found = super().select(0)
-        if not found and timeout is None:
-            raise AssertionError("everybody waits for somebody else")
-        if not found:
-            self._clock.sleep(max(timeout or 0.0, 1e-6))
-        return found
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """An event loop on that clock: where nothing is left to do, it is the time of the next alarm."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(_Selector(clock))
-        self._clock_of_test = clock
-
-    def time(self) -> float:
-        return self._clock_of_test.passed
 
 
 @dataclass(frozen=True)
@@ -230,6 +177,9 @@ class Sky:
 
     def _drawn(self) -> Answer:
         answer, now = (self.script.pop(0) if self.script else GOOD), self.clock.now
+        if not self.script:
+            # Good looks alone show nothing new.
+            self.ready_at = min(self.ready_at, now + LONGEST_REST)
         is_404 = answer.status == 404 and answer.body == "capy" and answer.kind == "status"
         too_long = self._bad_since is not None and now - self._bad_since > LONGEST_OUTAGE
         believed = is_404 and self._gone_since is not None and now - self._gone_since > LONGEST_404

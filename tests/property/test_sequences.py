@@ -1,6 +1,6 @@
 """No sequence of answers, Capy's or a stranger's, costs a healthy thread: in every way of waiting, stopping and going on.
 
-`CAPY_SEQUENCES` is how many are tried (`make sequences`: ten thousand), `CAPY_SEED` where they begin; a failure names its own.
+`CAPY_SEQUENCES` is how many are tried (`make sequences`: ten thousand), `CAPY_SEED` which ones; a failure names its own.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import Connection
 from airflow.sdk.execution_time import task_runner
 
 from airflow_provider_capy import stopping
 from airflow_provider_capy.creating import PATIENCE
 from airflow_provider_capy.exceptions import CapyError
 from airflow_provider_capy.flow import run
-from airflow_provider_capy.hooks.capy import CapyHook
 from airflow_provider_capy.identity import STORE_KEY, Record
 from airflow_provider_capy.lifecycle import Fate, Outcome, Policy
 from airflow_provider_capy.stopping import Found
 from airflow_provider_capy.triggers import watcher
 from airflow_provider_capy.triggers.thread import CapyThreadTrigger
 from airflow_provider_capy.waiting import Wait
-from tests.property.sky import DAY, PROJECT, THREAD, Clock, Loop, Sky, draw_script, under
+from tests.property.clock import Clock, Loop
+from tests.property.known import new_hook
+from tests.property.sky import DAY, PROJECT, THREAD, Answer, Sky, draw_script, under
 from tests.unit.starts import MemoryStore, start
 from tests.unit.worker import TASK_ID, Supervisor
 
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 SEQUENCES = int(os.environ.get("CAPY_SEQUENCES", "400"))
 # The tests below share them.
 WAYS = 8
-SEED = int(os.environ.get("CAPY_SEED") or random.SystemRandom().randrange(10**9))
+SEED = int(os.environ["CAPY_SEED"])
 # One request that is under way when the deadline comes may be sent again for so long, and take a read timeout more.
 REQUEST = 60.0 + 35.0
 TI = SimpleNamespace(
     id="ti", dag_id="dag", run_id="run", task_id=TASK_ID, map_index=-1, try_number=1, context_carrier=None
 )
-pytestmark = pytest.mark.timeout(60 + SEQUENCES)
+pytestmark = pytest.mark.timeout(120 + SEQUENCES)
 
 
 @pytest.fixture(autouse=True)
@@ -54,25 +54,6 @@ def _supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
     # What is tried here by the thousand logs every failure.
     monkeypatch.setattr(logging.root, "disabled", True)
-
-
-class KnownHook(CapyHook):
-    """A hook whose connection is there without asking anybody."""
-
-    @classmethod
-    def get_connection(cls, conn_id: str) -> Any:
-        extra = json.dumps({"project_id": PROJECT})
-        return Connection(
-            conn_id=conn_id, conn_type="capy", host="http://127.0.0.1:9/api", password="capy_token", extra=extra
-        )
-
-    @classmethod
-    async def aget_connection(cls, conn_id: str) -> Any:
-        return cls.get_connection(conn_id)
-
-
-def new_hook() -> CapyHook:
-    return KnownHook("capy_default")
 
 
 def drawn(way: str, number: int) -> tuple[random.Random, Sky]:
@@ -83,8 +64,6 @@ def drawn(way: str, number: int) -> tuple[random.Random, Sky]:
 
 
 def every(way: str, check: Callable[[random.Random, Sky], None]) -> None:
-    # Shown with -s or -rP, and with every failure.
-    print(f"seed {SEED}, {SEQUENCES} sequences: CAPY_SEED={SEED} CAPY_SEQUENCES={SEQUENCES}")  # noqa: T201
     for number in range(max(1, SEQUENCES // WAYS)):
         chance, sky = drawn(way, number)
         try:
@@ -232,6 +211,15 @@ def test_no_stop_takes_a_thread_for_gone_or_for_stopped_that_is_at_work() -> Non
         assert len(sky.sent("POST")) == len(sky.sent("POST", "/stop"))
 
     every("stop", check)
+
+
+def test_a_no_that_was_said_once_has_not_stood_however_long_ago_that_was() -> None:
+    clock = Clock()
+    refused, page = Answer("status", 404, "capy", "40", 40.0), Answer("status", 404, "html")
+    sky = Sky(clock, [page, refused, *[page] * 40], clock.now + DAY)
+    with under(sky), new_hook().client as client:
+        report = run(stopping.stop_and_confirm(THREAD, until=clock.now + 60.0, clock=clock.time), client, clock.sleep)
+    assert report.result is Found.NOT_CONFIRMED
 
 
 def test_a_stop_that_is_only_asked_for_believes_no_stranger() -> None:
