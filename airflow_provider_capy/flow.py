@@ -123,6 +123,11 @@ class SharedClients:
     def __init__(self) -> None:
         self._open: dict[Hashable, tuple[asyncio.Task[SharedClient], int]] = {}
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept open for anybody."""
+        return not self._open
+
     @asynccontextmanager
     async def lent(self, key: Hashable, hook: CapyHook, **changes: Any) -> AsyncIterator[SharedClient]:
         """Lend the client of a key, opened with the hook of whoever comes first."""

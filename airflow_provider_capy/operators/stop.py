@@ -119,11 +119,13 @@ class CapyStopThreadOperator(CheckedArguments, BaseOperator):
 
     def _stop_all(self, context: Context, hook: CapyHook, thread_ids: list[str], until: float) -> list[dict[str, Any]]:
         from airflow_provider_capy.flow import arun_all
-        from airflow_provider_capy.stopping import Found, StopReport, request_stop, stop_and_confirm
+        from airflow_provider_capy.stopping import Found, StopReport, stop_and_confirm
 
         until = max(until, time.time() + 1.0)
         flows = [
-            stop_and_confirm(thread_id, until=until, clock=time.time) if self.wait_for_stop else request_stop(thread_id)
+            stop_and_confirm(
+                thread_id, until=until, clock=time.time, ask_first=not self.wait_for_stop, confirm=self.wait_for_stop
+            )
             for thread_id in thread_ids
         ]
         # Beside each other: each of them costs money by the second.

@@ -457,14 +457,14 @@ def test_a_clear_of_another_task_of_the_run_is_none_of_ours(attempt, store, capy
 
 def test_a_store_that_cannot_be_read_starts_nothing(attempt, capy_emulator) -> None:
     with pytest.raises(
-        CapyError, match=r"cannot be read \(ConnectionError: the API server is away\).*this one started nothing"
+        CapyError, match=r"cannot be read \(ConnectionError: the API server is away\).*nothing was started"
     ):
         attempt(store=MemoryStore(broken=frozenset({"get"})))
     assert capy_emulator.requests() == []
 
 
 def test_an_intent_that_cannot_be_written_starts_nothing(attempt, capy_emulator) -> None:
-    with pytest.raises(CapyError, match=r"cannot be written \(ConnectionError: .*this try started nothing"):
+    with pytest.raises(CapyError, match=r"cannot be written \(ConnectionError: .*nothing was started"):
         attempt(store=MemoryStore(broken=frozenset({"set"})))
     assert capy_emulator.requests() == []
 

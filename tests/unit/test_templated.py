@@ -16,6 +16,8 @@ from airflow_provider_capy.task_groups import capy_thread
 from airflow_provider_capy.templated import TEN_YEARS, as_seconds, as_text, as_thread_id, is_literal
 from tests.unit.worker import TASK_ID, run_task
 
+pytestmark = pytest.mark.usefixtures("quick_proof")
+
 CREATE = {"prompt": "Hello", "wait_for_completion": True, "deferrable": False, "poke_interval": 0.1}
 SENSOR = {"thread_id": "jam_1", "poke_interval": 0.1}
 STOP = {"thread_id": "jam_1"}

@@ -41,7 +41,7 @@ async def hear(*heard: End) -> Ends:
     one = Ends()
     one.take(heard)
     await seen_to(one)
-    assert one._the_stopper is None or one._the_stopper._clients == {}
+    assert one._the_stopper is None or one._the_stopper._clients.is_empty
     return one
 
 

@@ -17,7 +17,7 @@ from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow_provider_capy import exceptions
 from airflow_provider_capy.exceptions import CapyInputError, CapyStopUnconfirmedError
 from airflow_provider_capy.lifecycle import Outcome
-from airflow_provider_capy.operators.owning import Ending, ending_of
+from airflow_provider_capy.operators.owning import LEFT_UNSEEN, Ending, ending_of
 from airflow_provider_capy.operators.thread import CapyCreateThreadOperator, CapyStopThreadOperator
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
 from tests.harness.settings import with_bytecode
@@ -296,8 +296,14 @@ def test_one_id_that_is_none_leaves_no_other_at_work(capy_emulator: EmulatorCont
             True,
             Ending("", False, "It was left running; the next try reattaches to it"),
         ),
-        (Outcome.POLL_FAILED, False, True, False, Ending("poll_failed", True, "")),
-        (Outcome.POLL_FAILED, False, False, True, Ending("poll_failed", True, "")),
+        (Outcome.POLL_FAILED, False, True, False, Ending("", False, LEFT_UNSEEN)),
+        (
+            Outcome.POLL_FAILED,
+            False,
+            False,
+            True,
+            Ending("", False, "It was left running; the next try stops it and starts another one"),
+        ),
         (
             Outcome.POLL_FAILED,
             True,

@@ -98,8 +98,8 @@ async def test_a_connection_that_was_changed_is_looked_up_again_after_a_401(
     assert desk().is_empty
 
 
-async def test_a_token_that_is_wrong_ends_the_wait_at_once(
-    capy_emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+async def test_a_token_that_stays_wrong_ends_the_wait(
+    capy_emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch, quick_proof: None
 ) -> None:
     bad = capy_emulator.connection_json().replace(capy_emulator.token, "capy_revoked")
     monkeypatch.setenv("AIRFLOW_CONN_CAPY_DEFAULT", bad)
