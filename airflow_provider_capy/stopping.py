@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -254,7 +254,8 @@ class _Stop:
         self._no_look.refuted()
         self._state, self._project_id, self._error = thread.run_state, thread.project_id, ""
         verdict = judge(thread, self._memory, _REST, self._clock())
-        self._memory = verdict.memory
+        # One that was seen queued has left the start race behind by the time that it rests.
+        self._memory = replace(verdict.memory, seen_at_work=verdict.memory.seen_at_work or thread.run_state != "ready")
         # A thread that waits for a person is at rest only once it was asked to stop: an answer would wake it up.
         waits_for_person = verdict.outcome is Outcome.BLOCKED and self._asked_at is None and not self._spare_blocked
         if verdict.outcome is None or waits_for_person:
