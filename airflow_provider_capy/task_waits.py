@@ -30,10 +30,18 @@ from airflow_provider_capy.exceptions import (
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Outcome, Policy, checked_on_blocked, fate_after
 from airflow_provider_capy.tasking import CapyTask, final
-from airflow_provider_capy.templated import as_interval, as_outage
+from airflow_provider_capy.templated import (
+    as_flag,
+    as_interval,
+    as_outage,
+    as_seconds,
+    as_text,
+    as_text_or_none,
+    optional,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.waiting import Step, Wait
@@ -66,6 +74,18 @@ class WaitingTask(CapyTask):
     fail_on_task_error: bool
     tolerate_outage: Any
     execution_timeout: timedelta | None
+
+    checks: ClassVar[Mapping[str, Any]] = {
+        "project_id": as_text_or_none,
+        "deferrable": as_flag,
+        "poke_interval": as_interval,
+        "timeout": optional(as_seconds),
+        "tolerate_outage": optional(as_seconds),
+        "on_blocked": lambda _, value: checked_on_blocked(value),
+        "fail_on_task_error": as_flag,
+        "stop_on_kill": as_flag,
+        "capy_conn_id": as_text,
+    }
 
     # What the record says beside the fate once the task has succeeded.
     _word_of_success: ClassVar[dict[str, Any]] = {}

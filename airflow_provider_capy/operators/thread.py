@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator, conf
 
 from airflow_provider_capy.exceptions import CapyError, CapyInputError
-from airflow_provider_capy.lifecycle import TOLERATED_OUTAGE, Fate, OnBlocked, checked_on_blocked
+from airflow_provider_capy.lifecycle import TOLERATED_OUTAGE, Fate, OnBlocked
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.operators.owning import OwningTask
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
 from airflow_provider_capy.tasking import SHARED_KEY
-from airflow_provider_capy.templated import as_flag, as_interval, as_seconds, as_text, as_text_or_none, optional
+from airflow_provider_capy.templated import as_flag, as_seconds, as_text, optional
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,18 +107,10 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
     ui_color = "#e8e4f3"
 
     checks: ClassVar[Mapping[str, Any]] = {
-        "project_id": as_text_or_none,
+        **OwningTask.checks,
         "wait_for_completion": as_flag,
-        "deferrable": as_flag,
-        "poke_interval": as_interval,
-        "timeout": optional(as_seconds),
-        "tolerate_outage": optional(as_seconds),
-        "on_blocked": lambda _, value: checked_on_blocked(value),
-        "fail_on_task_error": as_flag,
-        "stop_on_kill": as_flag,
         "durable": as_flag,
         "reference": optional(as_text),
-        "capy_conn_id": as_text,
     }
 
     # Id of the task that answers for the thread once this one has started it: a group's wait.

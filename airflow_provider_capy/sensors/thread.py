@@ -22,20 +22,16 @@ from airflow_provider_capy.lifecycle import (
     TOLERATED_OUTAGE,
     Fate,
     OnBlocked,
-    checked_on_blocked,
     fate_after,
 )
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.task_waits import WaitingTask
 from airflow_provider_capy.tasking import final
 from airflow_provider_capy.templated import (
-    as_flag,
     as_interval,
     as_seconds,
     as_text,
-    as_text_or_none,
     as_thread_id,
-    optional,
 )
 
 if TYPE_CHECKING:
@@ -105,15 +101,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
 
     checks: ClassVar[Mapping[str, Any]] = {
         "thread_id": lambda _, value: as_thread_id(value),
-        "project_id": as_text_or_none,
-        "deferrable": as_flag,
-        "poke_interval": as_interval,
-        "timeout": optional(as_seconds),
-        "tolerate_outage": optional(as_seconds),
-        "on_blocked": lambda _, value: checked_on_blocked(value),
-        "fail_on_task_error": as_flag,
-        "stop_on_kill": as_flag,
-        "capy_conn_id": as_text,
+        **WaitingTask.checks,
     }
 
     def __init__(
