@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -74,15 +75,34 @@ class Answer(Generic[T]):
         """Add a chunk as it came over the wire.
 
         Raises:
-            CapyResponseError: beyond the size, or when it is compressed although that was not asked for.
+            CapyResponseError: beyond the size.
         """
-        encoding = self._headers.get("content-encoding", "").strip().lower()
-        if encoding not in {"", "identity"}:
-            raise self._unreadable(f"the answer is encoded as {clean_text(encoding, 40)!r}, which was not asked for")
         self._size += len(chunk)
         if self._size > self._settings.max_answer_bytes:
-            raise self._unreadable(f"the answer is larger than {self._settings.max_answer_bytes} bytes; refused")
+            raise self._too_large()
         self._chunks.append(chunk)
+
+    def _too_large(self) -> CapyResponseError:
+        return self._unreadable(f"the answer is larger than {self._settings.max_answer_bytes} bytes; refused")
+
+    def _body(self) -> bytes:
+        """Return the body, unpacked where a proxy has packed it unasked.
+
+        httpx would unpack each chunk without a bound, and keep what comes behind the end.
+        """
+        body = b"".join(self._chunks)
+        encoding = self._headers.get("content-encoding", "").strip().lower()
+        if encoding in {"", "identity"}:
+            return body
+        if encoding not in {"gzip", "x-gzip"}:
+            raise self._unreadable(f"the answer is encoded as {clean_text(encoding, 40)!r}, which was not asked for")
+        try:
+            body = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, self._settings.max_answer_bytes + 1)
+        except zlib.error as error:
+            raise self._unreadable(f"the answer cannot be unpacked ({error})") from None
+        if len(body) > self._settings.max_answer_bytes:
+            raise self._too_large()
+        return body
 
     def concluded(self) -> T:
         """Read the answer.
@@ -94,9 +114,8 @@ class Answer(Generic[T]):
             CapyAPIError: the subclass for the status; shows Capy's message and details.
             CapyResponseError: a redirect, a success that cannot be read, or a 4xx that is not Capy's.
         """
-        body = b"".join(self._chunks)
         if self._good:
-            return self._read(body)
+            return self._read(self._body())
         if self._status < 400:
             target = clean_text(self._headers.get("location", "nowhere"), 200)
             target = _WITHHELD if self._echoes(target) else repr(target)
@@ -104,6 +123,9 @@ class Answer(Generic[T]):
                 f"answered {self._status}, a redirect to {target}, which is not followed because the "
                 "token would travel with it; point the connection's host at the right base URL"
             )
+        body = b""
+        with suppress(CapyResponseError):
+            body = self._body()
         raise self._refusal(_error_body(body))
 
     @property
