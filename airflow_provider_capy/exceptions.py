@@ -4,6 +4,7 @@
 
     CapyError
     ├── CapyInputError                 an argument or a connection that is sure to be refused (also a ValueError)
+    ├── CapyStoreError                 Airflow's task state store cannot be read or written
     ├── CapyRequestError               a request to Capy that brought no usable answer
     │   ├── CapyConnectError           it never reached Capy: surely not processed
     │   │   └── CapyCertificateError   the certificate that was shown cannot be verified
@@ -53,6 +54,10 @@ class CapyError(Exception):
 
 class CapyInputError(CapyError, ValueError):
     """An argument or a connection field that is sure to be refused; names the field, the value and the fix."""
+
+
+class CapyStoreError(CapyError):
+    """Airflow's task state store cannot be read or written, so nobody knows what earlier tries left."""
 
 
 class CapyRequestError(CapyError):

@@ -24,6 +24,8 @@ START_RACE_SECONDS = 15.0
 SECOND_LOOK_SECONDS = 3.0
 # So long a no of Capy's own has to stand (404, 401, 403, 422): right after a create, or in a hiccup, it proves nothing.
 STANDS_AFTER = 30.0
+ENOUGH_NOES = 3
+SOONEST_AGAIN = 2.0
 # So long nobody may be able to see a thread before its wait gives up (seconds).
 TOLERATED_OUTAGE = 3600.0
 
@@ -178,6 +180,44 @@ def _decided(outcome: Outcome, memory: Memory, missing: float) -> Verdict:
     if missing <= 0:
         return Verdict(outcome, memory)
     return Verdict(None, memory, look_again_in=min(missing, SECOND_LOOK_SECONDS))
+
+
+@dataclass(slots=True)
+class Denial:
+    """A no of Capy's own (404, 403 and their like): believed once nothing else was answered for a while.
+
+    Attributes:
+        said: the last no; empty while there is none.
+        since: epoch seconds of the first of those in a row.
+        times: how many there were in a row.
+        stands: whether it is believed by now.
+    """
+
+    said: str = ""
+    since: float = 0.0
+    times: int = 0
+    stands: bool = False
+
+    def heard(self, error: Exception, now: float) -> float:
+        """Take a no in; another one than the last begins anew.
+
+        Args:
+            error: what the request raised.
+            now: epoch seconds.
+
+        Returns:
+            in how many seconds to ask again, while it does not stand.
+        """
+        if (said := type(error).__name__) != self.said:
+            self.said, self.since, self.times = said, now, 0
+        self.since, self.times = min(self.since, now), self.times + 1
+        left = self.since + STANDS_AFTER - now
+        self.stands = left <= 0 and self.times >= ENOUGH_NOES
+        return min(max(now - self.since, SOONEST_AGAIN), max(left, SOONEST_AGAIN))
+
+    def refuted(self) -> None:
+        """Take in that something else was answered, or nothing."""
+        self.said, self.times, self.stands = "", 0, False
 
 
 def fate_after(outcome: Outcome | None, *, gone: bool = False) -> Fate:

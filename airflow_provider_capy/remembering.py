@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from airflow_provider_capy.exceptions import CapyError
+from airflow_provider_capy.exceptions import CapyError, CapyStoreError
 from airflow_provider_capy.killing import LATE_ANSWERS, CapyKilledError
 from airflow_provider_capy.lifecycle import Fate
 from airflow_provider_capy.records import STORE_KEY, ThreadRecord
@@ -38,7 +38,7 @@ class RecordStore(Generic[R]):
         except CapyKilledError:
             raise
         except Exception as error:
-            raise CapyError(
+            raise CapyStoreError(
                 f"Airflow's task state store cannot be read ({_cause(error)}), so nobody knows what an earlier try "
                 "left; nothing was started"
             ) from error
@@ -62,7 +62,7 @@ class RecordStore(Generic[R]):
         except CapyKilledError:
             raise
         except Exception as error:
-            raise CapyError(
+            raise CapyStoreError(
                 f"Airflow's task state store cannot be written ({_cause(error)}), so a thread could be lost; "
                 "nothing was started"
             ) from error
@@ -79,7 +79,7 @@ class RecordStore(Generic[R]):
         """
         self.write(record)
         if self._accessor is not None and self.read() != record:
-            raise CapyError(
+            raise CapyStoreError(
                 "Airflow's task state store does not hold what this try has just written, so another try may have taken "
                 "over; nothing was started. A retry goes on with whatever there is"
             )

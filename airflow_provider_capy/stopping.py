@@ -17,7 +17,7 @@ from airflow_provider_capy.exceptions import (
     CapyServerError,
 )
 from airflow_provider_capy.flow import Ask, Flow, Pause
-from airflow_provider_capy.lifecycle import SECOND_LOOK_SECONDS, STANDS_AFTER, Memory, Outcome, Policy, judge
+from airflow_provider_capy.lifecycle import SECOND_LOOK_SECONDS, Denial, Memory, Outcome, Policy, judge
 from airflow_provider_capy.waiting import is_passing
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class StopReport:
 
 
 def look_surely(thread_id: str, *, clock: Callable[[], float]) -> Flow[Thread | None]:
-    """Look at a thread, and do not take Capy's word that there is none before it has stood for a while.
+    """Look at a thread, and believe no no of Capy's before it has stood for a while.
 
     Args:
         thread_id: the thread.
@@ -103,51 +103,21 @@ def look_surely(thread_id: str, *, clock: Callable[[], float]) -> Flow[Thread | 
     Raises:
         CapyRequestError: it could not be looked at.
     """
-    denial = _Denial(clock)
+    denial = Denial()
     while True:
         try:
             thread: Thread = yield Ask(get_thread(thread_id))
-        except CapyNotFoundError as error:
-            denial.heard(error)
+        except CapyRequestError as error:
+            if is_passing(error):
+                raise
+            pause = denial.heard(error, clock())
+            if denial.stands:
+                if isinstance(error, CapyNotFoundError):
+                    return None
+                raise
         else:
             return thread
-        if denial.stands:
-            return None
-        yield Pause(denial.pause)
-
-
-class _Denial:
-    """A no of Capy's own, which is believed once it has stood for a while without a yes in between."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._since: float | None = None
-        self._heard_at = 0.0
-        self.error: CapyRequestError | None = None
-
-    def heard(self, error: CapyRequestError) -> None:
-        """Take a no in."""
-        self._heard_at = self._clock()
-        if type(error) is not type(self.error):
-            self._since = self._heard_at
-        self.error = error
-
-    def refuted(self) -> None:
-        """Take a yes in."""
-        self._since = None
-        self.error = None
-
-    @property
-    def stands(self) -> bool:
-        """Whether it is believed by now."""
-        # Said once and never again, it has not stood, however long ago that was.
-        return self._since is not None and self._heard_at - self._since >= STANDS_AFTER
-
-    @property
-    def pause(self) -> float:
-        """Seconds to the next look while it is not."""
-        since = self._clock() if self._since is None else self._since
-        return max(min(self._clock() - since, since + STANDS_AFTER - self._clock()), LOOK_EVERY)
+        yield Pause(pause)
 
 
 def request_stop(thread_id: str, retry: RetryLimits | None = None) -> Flow[StopReport]:
@@ -221,7 +191,7 @@ class _Stop:
     def __init__(self, thread_id: str, clock: Callable[[], float], *, spare_blocked: bool, confirm: bool) -> None:
         self.at_least = 0.0
         # Apart, since a thread that may be looked at may still not be stopped, and the other way round.
-        self._no_look, self._no_stop = _Denial(clock), _Denial(clock)
+        self._no_look, self._no_stop = Denial(), Denial()
         self._thread_id = thread_id
         self._clock = clock
         self._spare_blocked = spare_blocked
@@ -240,8 +210,8 @@ class _Stop:
 
     @property
     def is_denied(self) -> bool:
-        """Whether a no of Capy's has stood, to the looks or to the stops."""
-        return self._no_look.stands or self._no_stop.stands
+        """Whether a no of Capy's has stood: to the stops, or to the looks at a thread that was asked to stop."""
+        return self._no_stop.stands or (self._asked_at is not None and self._no_look.stands)
 
     def look(self) -> Flow[StopReport | None]:
         """Look whether it is at rest; a report when it is."""
@@ -271,20 +241,23 @@ class _Stop:
             # It may have been processed, and a thread that then rests does so for us.
             self._by_us |= isinstance(failure, (CapyNoAnswerError, CapyResponseError, CapyServerError))
             return None
+        # Whoever takes a stop knows the thread.
         self._no_stop.refuted()
+        self._no_look.refuted()
         self._asked_at, self._by_us = self._clock(), self._by_us or report.stopped_by_us
         return None if self._confirm else report
 
     def given_up(self) -> StopReport:
         """Return the report when the time is over, or Capy's no has stood."""
         # What was seen is there, whatever its stop was answered.
-        denial = self._no_stop if not self._state and self._no_stop.stands else self._no_look
-        gone = denial.stands and isinstance(denial.error, CapyNotFoundError)
+        gone = self._no_stop.stands and self._no_stop.said == CapyNotFoundError.__name__ and not self._state
         return self._report(Found.GONE if gone else Found.NOT_CONFIRMED)
 
-    def _failed(self, failure: CapyRequestError, denial: _Denial) -> None:
-        if not is_passing(failure):
-            denial.heard(failure)
+    def _failed(self, failure: CapyRequestError, denial: Denial) -> None:
+        if is_passing(failure):
+            denial.refuted()
+        else:
+            denial.heard(failure, self._clock())
         self._error, self.at_least = str(failure), getattr(failure, "retry_after", None) or 0.0
 
     def _report(self, result: Found) -> StopReport:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import (
     AirflowException,
+    AirflowNotFoundException,
     AirflowRescheduleException,
     AirflowSkipException,
     AirflowTaskTimeout,
@@ -18,6 +19,7 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_provider_capy.exceptions import (
+    CapyConnectError,
     CapyError,
     CapyForbiddenError,
     CapyInputError,
@@ -155,13 +157,19 @@ class WaitingTask(CapyTask):
 
         return Wait(
             thread_id,
-            thread_url=lambda seen: self.hook.thread_url(thread_id, seen or project_id),
+            thread_url=lambda seen: self._url_of(thread_id, seen or project_id),
             policy=self._policy,
             poll_interval=as_interval("poke_interval", self.poke_interval),
             deadline=deadline,
             tolerate_outage=as_outage(self.tolerate_outage),
             **more,
         )
+
+    def _url_of(self, thread_id: str, project_id: str | None) -> str:
+        try:
+            return self.hook.thread_url(thread_id, project_id)
+        except AirflowNotFoundException:
+            return self._run.url
 
     def _look(self, context: Any, wait: Wait, *, told_elsewhere: bool = False) -> Step:
         """Look at the thread once, push what that taught, and log what changed.
@@ -176,6 +184,11 @@ class WaitingTask(CapyTask):
             step = wait.saw(self.hook.get_thread(wait.thread_id), time.time())
         except CapyRequestError as error:
             step = wait.failed(error, time.time())
+        except AirflowNotFoundException as error:
+            # A connection that was there is away for a while; one that never was is a mistake.
+            if not wait.has_seen:
+                raise
+            step = wait.failed(CapyConnectError(f"The connection could not be looked up: {error}"), time.time())
         self._publish_seen(context, wait)
         if step.line and not (told_elsewhere and step.event is None and not step.warning):
             (self.log.warning if step.warning else self.log.info)("%s", step.line)
@@ -307,7 +320,7 @@ class WaitingTask(CapyTask):
     def _is_helpless(self, error: CapyError) -> bool:
         """Whether a next try is sure to end with the same error; one that may find a thread at work always helps."""
         at_work = self._answers_for_thread and self._run.at_stake is not None
-        return isinstance(error, CapyInputError) or (isinstance(error, _REFUSALS) and not at_work)
+        return isinstance(error, (CapyInputError, *_REFUSALS)) and not at_work
 
     def _wanted(self, error: BaseException) -> BaseException:
         """Return what to raise for an error, as the task wants it."""

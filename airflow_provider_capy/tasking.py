@@ -18,7 +18,6 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError
 from airflow_provider_capy.killing import (
     KILL_BUDGET,
     LATE_ANSWERS,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capy.api import CapyClient
     from airflow_provider_capy.events import WaitEvent
+    from airflow_provider_capy.exceptions import CapyError
     from airflow_provider_capy.hooks.capy import CapyHook
     from airflow_provider_capy.killing import KillOrder
     from airflow_provider_capy.remembering import RecordStore
@@ -362,7 +362,9 @@ class CapyTask(CheckedArguments):
 
         try:
             report = run(stop_and_confirm(thread_id, until=time.time() + timeout, clock=time.time), self.hook)
-        except (CapyRequestError, CapyInputError, AirflowNotFoundException) as error:
+        except CapyKilledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was, the task says what became of its thread
             return False, f"its stop FAILED, it may still be at work ({error})"
         return report.is_over, report.in_words
 

@@ -21,8 +21,8 @@ from airflow_provider_capy.exceptions import (
 from airflow_provider_capy.foreign_text import clean_text
 from airflow_provider_capy.lifecycle import (
     KNOWN_STATES,
-    STANDS_AFTER,
     TOLERATED_OUTAGE,
+    Denial,
     Memory,
     Outcome,
     Policy,
@@ -42,7 +42,6 @@ SHORTEST_PAUSE = 0.1
 LONGEST_OUTAGE_PAUSE = 300.0
 # One line in so many seconds tells that an outage goes on.
 WARN_EVERY = 60.0
-_SOONEST_AGAIN = 2.0
 _LONGEST_SHOWN = 200
 
 _PASSING = (CapyConnectError, CapyNoAnswerError, CapyResponseError, CapyRateLimitError, CapyServerError)
@@ -117,7 +116,7 @@ class Wait:
         self.unseen_since: float | None = before.get("unseen_since")
         self._failing_since: float | None = before.get("failing_since")
         self._told_at: float | None = before.get("told_at")
-        self._refused_since: float | None = before.get("refused_since")
+        self._denial = Denial(**before.get("denial", {}))
         self._memory = Memory(**before.get("memory", {}))
         self._shown: str | None = before.get("shown")
         self._looks = int(before.get("looks", 0))
@@ -128,7 +127,7 @@ class Wait:
             "unseen_since": self.unseen_since,
             "failing_since": self._failing_since,
             "told_at": self._told_at,
-            "refused_since": self._refused_since,
+            "denial": asdict(self._denial),
             "memory": asdict(self._memory),
             "shown": self._shown,
             **({} if self._longest_pause is None else {"looks": self._looks}),
@@ -142,7 +141,8 @@ class Wait:
             now: epoch seconds.
         """
         failing = None if self._told_at is None or self._failing_since is None else now - self._failing_since
-        self._failing_since = self.unseen_since = self._told_at = self._refused_since = None
+        self._failing_since = self.unseen_since = self._told_at = None
+        self._denial.refuted()
         self.last = thread
         verdict = judge(thread, self._memory, self.policy, now)
         self._memory = verdict.memory
@@ -160,9 +160,10 @@ class Wait:
         self._failing_since = now if self._failing_since is None else min(self._failing_since, now)
         if not is_passing(error):
             return self._refused(error, now, muted=muted)
+        self._denial.refuted()
         retry_after = error.retry_after if isinstance(error, CapyAPIError) else None
         pause = retry_after or 0.0
-        if retry_after is not None or isinstance(error, CapyRateLimitError):
+        if retry_after or isinstance(error, CapyRateLimitError):
             self.unseen_since = None
         else:
             self.unseen_since = now if self.unseen_since is None else min(self.unseen_since, now)
@@ -173,10 +174,9 @@ class Wait:
         return self._go_on(now, self._warning(error, now, muted=muted), at_least=pause, warning=True)
 
     def _refused(self, error: CapyRequestError, now: float, *, muted: bool) -> Step:
-        since = self._refused_since = now if self._refused_since is None else min(self._refused_since, now)
-        if now - since >= STANDS_AFTER:
+        soon = self._denial.heard(error, now)
+        if self._denial.stands:
             return Step(WaitEvent.failed(self.thread_id, self.url, error))
-        soon = min(max(now - since, _SOONEST_AGAIN), since + STANDS_AFTER - now)
         return self._go_on(now, self._warning(error, now, muted=muted), soon=soon, warning=True)
 
     def _warning(self, error: CapyRequestError, now: float, *, muted: bool) -> str | None:
@@ -186,6 +186,11 @@ class Wait:
             return None
         self._told_at = now
         return f"Thread {self.thread_id} could not be looked at, which is tried again: {error}"
+
+    @property
+    def has_seen(self) -> bool:
+        """Whether the thread was ever seen, also by an earlier process."""
+        return self._shown is not None
 
     @property
     def is_failing(self) -> bool:

@@ -38,8 +38,8 @@ class CapyClient:
     """
 
     def __init__(self, settings: ClientSettings) -> None:
-        self.settings = settings
         self._http = wire.opened(httpx.Client, settings)
+        self.settings = settings
 
     def __enter__(self) -> Self:
         return self
@@ -119,9 +119,9 @@ class AsyncCapyClient:
     """
 
     def __init__(self, settings: ClientSettings, *, limits: httpx.Limits | None = None) -> None:
-        self.settings = settings
         more: dict[str, Any] = {} if limits is None else {"limits": limits}
         self._http = wire.opened(httpx.AsyncClient, settings, **more)
+        self.settings = settings
 
     async def __aenter__(self) -> Self:
         return self

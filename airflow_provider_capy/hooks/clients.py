@@ -40,15 +40,15 @@ class HookClient(CapyClient):
             return super().send(call, retry)
         except CapyUnauthorizedError as refused:
             try:
-                settings = self._look_up()
-            except CapyKilledError:
+                if (settings := self._look_up()) == self.settings:
+                    raise
+                before = self._http
+                super().__init__(settings)
+            except (CapyKilledError, CapyUnauthorizedError):
                 raise
             except Exception as failure:
                 raise _told(refused, failure) from failure
-            if settings == self.settings:
-                raise
-        self.close()
-        super().__init__(settings)
+        before.close()
         return super().send(call, retry)
 
 
@@ -90,14 +90,14 @@ class AsyncHookClient(AsyncCapyClient):
         async with self._looking:
             if self.settings is settings and self._looked_up_at < began:
                 try:
-                    found = await self._look_up()
+                    if (found := await self._look_up()) != settings:
+                        before = self._http
+                        super().__init__(found, limits=self._limits)
+                        self._replaced.append(before)
                 except Exception as failure:
                     self._looked_up_at = time.monotonic()
                     raise _told(refused, failure) from failure
                 self._looked_up_at = time.monotonic()
-                if found != settings:
-                    self._replaced.append(self._http)
-                    super().__init__(found, limits=self._limits)
             return self.settings is not settings
 
     async def close(self) -> None:

@@ -6,9 +6,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk.exceptions import AirflowNotFoundException, AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowNotFoundException, AirflowTaskTimeout, TaskDeferralError
 
-from airflow_provider_capy.exceptions import CapyError, CapyRequestError, CapyThreadError
+from airflow_provider_capy.exceptions import (
+    CapyError,
+    CapyInputError,
+    CapyRequestError,
+    CapyStoreError,
+    CapyThreadError,
+)
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Fate, Outcome, fate_after
 from airflow_provider_capy.task_waits import WaitingTask
@@ -26,7 +32,7 @@ if TYPE_CHECKING:
 
 STOP_TIMEOUT = 60.0
 # Not to see a thread is no reason to stop it: most likely it does its work.
-UNSEEN = (CapyRequestError, AirflowNotFoundException)
+UNSEEN = (CapyRequestError, CapyInputError, CapyStoreError, AirflowNotFoundException, TaskDeferralError)
 LEFT_UNSEEN = "It was left as it is, and costs money while it is at work"
 
 
@@ -92,9 +98,16 @@ class OwningTask(WaitingTask):
             raise
         except CapyError as error:
             self.log.warning("Nobody knows which thread this task waited for: %s", error)
-        if run.at_stake is None:
+        if run.at_stake is not None:
+            return
+        try:
             run.at_stake, shared = (ti.xcom_pull(task_ids=ti.task_id, key=key) for key in (THREAD_ID_KEY, SHARED_KEY))
             run.is_spared = bool(shared)
+        except CapyKilledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of any XCom backend: the trigger's event names the thread as well
+            self.log.warning("Nobody knows who started the thread, so it is not to be stopped: %s", error)
+            run.is_spared = True
 
     def _result(self, event: WaitEvent) -> str:
         return event.thread_id
@@ -132,6 +145,8 @@ class OwningTask(WaitingTask):
         is_timeout = isinstance(error, AirflowTaskTimeout)
         if not self._run.is_found and isinstance(error, (CapyRequestError, CapyThreadError)):
             # Of whoever looked for the thread of an earlier try, or stopped it for a new one.
+            if thread_id is not None and not again and isinstance(error, CapyRequestError):
+                self._remember(context, fate=Fate.LEFT)
             return ""
         if thread_id is None:
             return "No thread is known" if self._run.is_found or is_timeout else ""

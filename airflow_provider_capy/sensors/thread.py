@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, conf
 from airflow.sdk.exceptions import (
+    AirflowNotFoundException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -17,7 +18,8 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyInputError, CapyThreadError
+from airflow_provider_capy.exceptions import CapyInputError, CapyStoreError, CapyThreadError
+from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import (
     TOLERATED_OUTAGE,
     Fate,
@@ -35,7 +37,7 @@ from airflow_provider_capy.templated import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from airflow.sdk import Context
 
@@ -152,10 +154,11 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         self.capy_conn_id = as_text("capy_conn_id", self.capy_conn_id)
         # The thread before all else: a wait that fails for anything that follows still has to answer for it.
         self._run.at_stake = self.thread_id = as_thread_id(self.thread_id)
-        try:
-            self._publish(context, self.thread_id, self.hook.thread_url(self.thread_id, self.project_id))
-        finally:
-            self._hold(context)
+        with self._forgiven(context):
+            try:
+                self._publish(context, self.thread_id, self.hook.thread_url(self.thread_id, self.project_id))
+            finally:
+                self._hold(context)
         self._check_rendered()
         self.poke_interval = as_interval("poke_interval", self.poke_interval)
         self.timeout = as_seconds("timeout", self.timeout)
@@ -164,6 +167,17 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         if self.reschedule:
             return self._look_or_come_again(context)
         return self._wait_here(context, self._the_wait(time.time() + self.timeout))
+
+    @contextmanager
+    def _forgiven(self, context: Context) -> Iterator[None]:
+        """Let a sensor that comes again look although its connection or its record is away for a while."""
+        try:
+            yield
+        except (AirflowNotFoundException, CapyStoreError) as error:
+            ti: Any = context["ti"]
+            if not self.reschedule or self.deferrable or ti.get_first_reschedule_date(context) is None:
+                raise
+            self.log.warning("The wait goes on although this failed: %s", error)
 
     def _take_up(self, context: Context) -> None:  # noqa: ARG002 - the operator asks its record
         with suppress(CapyInputError):
@@ -238,8 +252,8 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         step = self._look_well(context, wait)
         if step.event is not None:
             return step.event
-        if (now := wait.remembered()) != before and (store := context.get("task_state_store")) is not None:
-            store.set(_WAIT_KEY, {"try": ti.try_number, **now})
+        if (now := wait.remembered()) != before:
+            self._note(context, {"try": ti.try_number, **now})
         # The scheduler loses its way when a task comes back within its own loop, which the deadline could ask for.
         pause = max(step.look_again_in, min(float(self.poke_interval), _SHORTEST_RESCHEDULE))
         raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=pause))
@@ -297,7 +311,18 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
 
     def _remembered(self, context: Context) -> dict[str, Any]:
         """Return what the look before the last reschedule left."""
-        store = context.get("task_state_store")
-        kept: Any = store.get(_WAIT_KEY) if store is not None else None
+        kept = self._note(context)
         ours = isinstance(kept, dict) and kept.get("try") == context["ti"].try_number
         return {name: value for name, value in kept.items() if name != "try"} if ours else {}
+
+    def _note(self, context: Context, note: dict[str, Any] | None = None) -> Any:
+        """Keep what the next look is to know, or return what the last one left; neither is worth a wait."""
+        if (store := context.get("task_state_store")) is None:
+            return None
+        try:
+            return store.get(_WAIT_KEY) if note is None else store.set(_WAIT_KEY, note)
+        except CapyKilledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of any store's backend
+            self.log.warning("What one look leaves to the next could not be kept or read: %s", error)
+            return None

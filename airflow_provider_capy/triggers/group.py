@@ -116,8 +116,12 @@ class Group:
         while True:
             when = self.schedule.first()
             if self.asking.cool_down.failures and when is not None:
-                # Whatever Capy asks for, a deadline is kept.
-                when = min(max(when, self.asking.cool_down.until), self._first_deadline())
+                when = max(when, self.asking.cool_down.until)
+                # Whatever Capy asks for, a deadline is kept; it is a moment of our clock, which may be set meanwhile.
+                for seat in self._beyond_deadline():
+                    when = self._loop.time()
+                    self.schedule.put(seat, when, when)
+                when = min(when, self._first_deadline())
             if when is not None and when <= self._loop.time():
                 return
             self._bell = self._loop.create_future()
@@ -130,10 +134,16 @@ class Group:
                 if alarm is not None:
                     alarm.cancel()
 
+    def _beyond_deadline(self) -> list[Seat]:
+        now = self.line.clock()
+        return [seat for seat in self._waiting() if seat.wait.deadline is not None and seat.wait.deadline <= now]
+
     def _first_deadline(self) -> float:
-        deadlines = (seat.wait.deadline for seat in self.everybody() if not self.asking.is_asked(seat))
-        first = min((deadline for deadline in deadlines if deadline is not None), default=float("inf"))
-        return self._loop.time() + first - self.line.clock()
+        deadlines = [seat.wait.deadline for seat in self._waiting() if seat.wait.deadline is not None]
+        return self._loop.time() + min(deadlines, default=float("inf")) - self.line.clock()
+
+    def _waiting(self) -> list[Seat]:
+        return [seat for seat in self.everybody() if not self.asking.is_asked(seat)]
 
     def _ring(self) -> None:
         if self._bell is not None and not self._bell.done():

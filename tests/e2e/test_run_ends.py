@@ -20,7 +20,7 @@ def test_a_run_marked_failed_between_two_tries_of_a_task_stops_its_thread(
 ) -> None:
     capy.script(life="forever")
     # Threads of other tests may be looked at meanwhile.
-    capy.fault("status", "getThread", match="Between tries", status=403, skip=2, times=1)
+    capy.fault("status", "getThread", match="Between tries", status=503, skip=2, times=4)
     run_id = airflow.trigger("between_tries")
     airflow.wait_for_task("between_tries", run_id, "work", {"up_for_retry"})
     [thread] = capy.threads()

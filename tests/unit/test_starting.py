@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk import NEVER_EXPIRE
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_capy import adopting, stopping
+from airflow_provider_capy import adopting, lifecycle, stopping
 from airflow_provider_capy.api import CapyClient
 from airflow_provider_capy.exceptions import (
     CapyCreateUnknownError,
@@ -42,7 +42,8 @@ pytestmark = pytest.mark.usefixtures("quick_proof")
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "STANDS_AFTER", 0.3)
+    monkeypatch.setattr(lifecycle, "STANDS_AFTER", 0.3)
+    monkeypatch.setattr(lifecycle, "SOONEST_AGAIN", 0.1)
     monkeypatch.setattr(stopping, "LOOK_EVERY", 0.05)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import SecretStr
 
-from airflow_provider_capy import stopping
+from airflow_provider_capy import lifecycle, stopping
 from airflow_provider_capy.api import AsyncCapyClient, CapyClient
 from airflow_provider_capy.api.models import Thread
 from airflow_provider_capy.api.retry import RetryLimits
@@ -60,7 +60,8 @@ def drive(request: pytest.FixtureRequest, capy_emulator: EmulatorControl) -> Any
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "LOOK_EVERY", 0.05)
-    monkeypatch.setattr(stopping, "STANDS_AFTER", 1.0)
+    monkeypatch.setattr(lifecycle, "STANDS_AFTER", 1.0)
+    monkeypatch.setattr(lifecycle, "SOONEST_AGAIN", 0.1)
 
 
 def confirm(thread_id: str, timeout: float = 20.0) -> Flow[StopReport]:
@@ -389,3 +390,18 @@ def test_a_report_is_plain_data() -> None:
         "error": "why",
         "project_id": "prj_1",
     }
+
+
+def test_a_stop_is_repeated_although_nobody_may_look(drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(life="forever")
+    capy_emulator.fault("status", "getThread", status=403)
+    capy_emulator.fault("status", "stopThread", status=503, body="html", times=3)
+    report = drive(confirm(thread_id, 12.0))
+    assert (report.stopped_by_us, len(capy_emulator.stops(thread_id)) >= 1) == (True, True)
+
+
+def test_whoever_takes_a_stop_knows_the_thread(drive: Any, capy_emulator: EmulatorControl) -> None:
+    [thread_id] = capy_emulator.create(life="forever", stop_seconds=1000)
+    capy_emulator.fault("status", "getThread", status=404)
+    report = drive(confirm(thread_id, 4.0))
+    assert (report.result, report.stopped_by_us) == (Found.NOT_CONFIRMED, True)

@@ -301,3 +301,28 @@ def test_a_wait_that_goes_on_in_another_process_says_the_same(course: list[Any])
         if one.event is not None:
             return
         remembered = json.loads(json.dumps(part.remembered()))
+
+
+def test_another_no_than_the_last_begins_anew() -> None:
+    waiting = wait()
+    assert waiting.failed(FINAL[1], NOW).event is None
+    assert waiting.failed(FINAL[2], NOW + STANDS_AFTER).event is None
+
+
+def test_a_no_that_was_not_said_again_meanwhile_does_not_stand() -> None:
+    waiting = wait()
+    assert waiting.failed(FINAL[2], NOW).event is None
+    for seconds in range(0, 600, 60):
+        assert waiting.failed(PASSING[0], NOW + 1 + seconds).event is None
+    assert waiting.failed(FINAL[2], NOW + 600).event is None
+
+
+def test_two_answers_are_not_enough() -> None:
+    waiting = wait()
+    assert [waiting.failed(FINAL[2], NOW + seconds).event is None for seconds in (0, 40, 80)] == [True, True, False]
+
+
+def test_an_answer_that_says_to_come_back_at_once_is_an_outage_like_any_other() -> None:
+    waiting, error = wait(tolerate_outage=60.0), CapyServerError("oops", status_code=503, retry_after=0.0)
+    assert waiting.failed(error, NOW).event is None
+    assert waiting.failed(error, NOW + 60).event is not None

@@ -36,7 +36,13 @@ def alert(context: Any) -> None:
 with DAG("between_tries", schedule=None, default_args={"retries": 1, "retry_delay": timedelta(hours=1)}):
     # In a triggerer, a try that fails as soon as it was deferred is one that Airflow's scheduler may get wrong.
     CapyCreateThreadOperator(
-        task_id="work", prompt="Between tries", wait_for_completion=True, deferrable=False, poke_interval=1
+        task_id="work",
+        prompt="Between tries",
+        wait_for_completion=True,
+        deferrable=False,
+        poke_interval=1,
+        # One look that fails is a try that fails.
+        tolerate_outage=0,
     )
 
 with DAG("dispatching", schedule=None):

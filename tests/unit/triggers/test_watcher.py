@@ -264,3 +264,15 @@ def test_waits_that_begin_one_after_another_come_together() -> None:
     late = [request for request in capy.requests if request.at > 40.0]
     assert {request.operation for request in late} == {"listThreads"}
     assert len(late) <= 70
+
+
+def test_a_clock_that_is_set_forward_in_an_outage_ends_what_is_over_and_nothing_spins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    capy = FakeCapy({f"t{number}": settling(500.0) for number in range(5)}, faults=[(20.0, 400.0, "down")])
+    true = virtual.epoch
+    monkeypatch.setattr(virtual, "epoch", lambda: true() + (3600.0 if virtual.now() > 100.0 else 0.0))
+    waiters = [*crowd(4, tolerated=None), Waiter("t4", deadline=3000.0, tolerated=None)]
+    watch(capy, waiters, 900.0)
+    assert [waiter.event.outcome for waiter in waiters] == [*[Outcome.READY] * 4, Outcome.TIMEOUT]
+    assert len(capy.requests) < 200
