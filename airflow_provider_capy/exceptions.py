@@ -31,7 +31,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_capy.foreign_text import clean_text
 
@@ -49,6 +49,20 @@ class CapyError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(clean_text(message, LONGEST_MESSAGE))
+
+
+E = TypeVar("E", bound=CapyError)
+
+
+def with_words(error: E, words: str) -> E:
+    """Give an error other words after it was made, within the bounds of a new one's, and return it.
+
+    Args:
+        error: the error; its attributes stay as they are.
+        words: what it is to say instead, e.g. its own words and more.
+    """
+    error.args = (clean_text(words, LONGEST_MESSAGE),)
+    return error
 
 
 class CapyInputError(CapyError, ValueError):
