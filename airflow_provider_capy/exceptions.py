@@ -25,7 +25,7 @@
         ├── CapyThreadTaskError        ready, but one of its tasks failed
         ├── CapyThreadTimeoutError     not settled before the deadline
         ├── CapyThreadStoppedError     stopped on our own request
-        ├── CapyPollError              too many failed polls in a row
+        ├── CapyPollError              nobody could see it for longer than is tolerated
         └── CapyStopUnconfirmedError   not surely at rest, although it has to be
 """
 
@@ -209,7 +209,7 @@ class CapyThreadStoppedError(CapyThreadError):
 
 
 class CapyPollError(CapyThreadError):
-    """Too many polls failed in a row; nothing is known about the thread since the last good one."""
+    """Nobody could see the thread for longer than ``tolerate_outage``; nothing is known about it since the last good look."""
 
 
 class CapyStopUnconfirmedError(CapyThreadError):
