@@ -26,13 +26,13 @@
         ├── CapyThreadTaskError        ready, but one of its tasks failed
         ├── CapyThreadTimeoutError     not settled before the deadline
         ├── CapyThreadStoppedError     stopped on our own request
-        ├── CapyPollError              too many failed polls in a row
+        ├── CapyPollError              nobody could see it for longer than is tolerated
         └── CapyStopUnconfirmedError   not surely at rest, although it has to be
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_capy.foreign_text import clean_text
 
@@ -50,6 +50,20 @@ class CapyError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(clean_text(message, LONGEST_MESSAGE))
+
+
+E = TypeVar("E", bound=CapyError)
+
+
+def with_words(error: E, words: str) -> E:
+    """Give an error other words after it was made, within the bounds of a new one's, and return it.
+
+    Args:
+        error: the error; its attributes stay as they are.
+        words: what it is to say instead, e.g. its own words and more.
+    """
+    error.args = (clean_text(words, LONGEST_MESSAGE),)
+    return error
 
 
 class CapyInputError(CapyError, ValueError):
@@ -200,7 +214,7 @@ class CapyThreadStoppedError(CapyThreadError):
 
 
 class CapyPollError(CapyThreadError):
-    """Too many polls failed in a row; nothing is known about the thread since the last good one."""
+    """Nobody could see the thread for longer than ``tolerate_outage``; nothing is known about it since the last good look."""
 
 
 class CapyStopUnconfirmedError(CapyThreadError):

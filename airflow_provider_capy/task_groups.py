@@ -69,8 +69,15 @@ REFUSED = {
         "max_active_runs=1, or use CapyCreateThreadOperator with wait_for_completion=True"
     ),
 }
-# Of these ``None`` is the default, so that one task can be kept from them.
-_UNSET = frozenset({"on_execute_callback", "pre_execute", "outlets", "on_success_callback", "post_execute"})
+# What one of the tasks alone is to have reaches the other one from ``default_args`` unless that is told its neutral value.
+_NEUTRAL = {
+    "on_execute_callback": None,
+    "pre_execute": None,
+    "outlets": None,
+    "on_success_callback": None,
+    "post_execute": None,
+    "multiple_outputs": False,
+}
 
 
 class CapyThreadGroup(TaskGroup):
@@ -115,8 +122,8 @@ def capy_thread(
     outlive it: ``wait`` answers for it, and stops it on its timeout and on its last failure. ``wait`` cannot start another
     thread: where only that would help, it fails without a further try, and says to clear ``create``.
 
-    What is not given is taken from ``default_args``, which reach each task as they reach every other, and only then from
-    these defaults.
+    What is not given is taken from ``default_args``, by the task that it would have been given to, and only then from these
+    defaults.
 
     Args:
         group_id: id of the group, prefix of its tasks.
@@ -148,10 +155,13 @@ def capy_thread(
     }
     for name in given:
         if name not in BOTH | CREATE | WAIT | GROUP.keys():
-            raise CapyInputError(
-                f"{name}: {REFUSED.get(name, 'is no argument that a group knows; check its spelling')}"
-            )
+            raise _refused(name)
     group = CapyThreadGroup(group_id=group_id, **{GROUP[name]: given[name] for name in GROUP.keys() & given.keys()})
+    told = _default_args(group)
+    for name, why in REFUSED.items():
+        # What the group sets itself does not come from there, and other tasks may need it; a default is no wish.
+        if why != _ITS_OWN and told.get(name):
+            raise _refused(name)
     with group:
         create = group.create = CapyCreateThreadOperator(
             task_id="create",
@@ -179,7 +189,8 @@ def capy_thread(
             do_xcom_push=True,
             # Without a thread there is nothing to wait for, whatever lets the create start.
             trigger_rule="all_success",
-            **{**_default_timeout(group), **_of_task(given, BOTH | WAIT, instead_of=CREATE)},
+            # A sensor's own would be a week.
+            **{**({} if "timeout" in told else {"timeout": DAY}), **_of_task(given, BOTH | WAIT, instead_of=CREATE)},
         )
         # From its create on, the thread is the wait's to answer for.
         create.thread_owner = wait.task_id
@@ -191,13 +202,16 @@ def _given(**arguments: Any) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not ...}
 
 
+def _refused(name: str) -> CapyInputError:
+    return CapyInputError(f"{name}: {REFUSED.get(name, 'is no argument that a group knows; check its spelling')}")
+
+
 def _of_task(given: dict[str, Any], own: frozenset[str], *, instead_of: frozenset[str]) -> dict[str, Any]:
-    """Return a task's arguments; what was given to the other one is not to come to it from ``default_args`` either."""
-    nothing = dict.fromkeys(_UNSET & instead_of & given.keys())
-    return nothing | {name: given[name] for name in own & given.keys()}
+    """Return a task's arguments; what the other one alone is to have does not come to it from ``default_args`` either."""
+    neutral = {name: value for name, value in _NEUTRAL.items() if name in instead_of}
+    return neutral | {name: given[name] for name in own & given.keys()}
 
 
-def _default_timeout(group: TaskGroup) -> dict[str, Any]:
-    """Return the group's own timeout of the wait, unless ``default_args`` have one: a sensor's would be a week."""
-    told = {**(group.dag.default_args if group.dag else {}), **group.default_args}
-    return {} if "timeout" in told else {"timeout": DAY}
+def _default_args(group: TaskGroup) -> dict[str, Any]:
+    """Return what the tasks of a group take when they are not given it."""
+    return {**(group.dag.default_args if group.dag else {}), **group.default_args}

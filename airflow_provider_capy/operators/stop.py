@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class CapyStopThreadOperator(CheckedArguments, BaseOperator):
     """Stop one thread or many (``stopThread``): idempotent, and confirmed by looking until they are at rest.
 
-    A thread that has settled already, or does not exist any more, is no error. ``return_value`` is a list with one
+    A thread that has settled already, or does not exist any more, is no error. That it is ``gone`` is said once Capy's own
+    404 has stood for half a minute: with a shorter ``timeout`` such a thread counts as not confirmed. ``return_value`` is a list with one
     report per thread: ``thread_id``, ``result`` (``stopped``, ``already_settled``, ``gone``, ``requested``,
     ``not_confirmed``), ``run_state``, ``stopped_by_us``, ``error``, ``project_id``. A stopped thread reads ``ready`` like a finished
     one: ``stopped_by_us`` is how a later reader tells them apart. The ids of those that this task stopped are also the XCom
@@ -38,8 +39,8 @@ class CapyStopThreadOperator(CheckedArguments, BaseOperator):
         capy_conn_id: the connection; default ``capy_default``.
 
     Raises:
-        CapyStopUnconfirmedError: a thread was still seen at work, or could not be asked, when the time was over; the
-            others were stopped all the same.
+        CapyStopUnconfirmedError: a thread was still seen at work, could not be asked, or was not there for less than half a
+            minute, when the time was over; the others were stopped all the same.
         CapyInputError: ``thread_id`` is neither an id nor a list of ids.
     """
 

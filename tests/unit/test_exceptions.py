@@ -20,6 +20,7 @@ from airflow_provider_capy.exceptions import (
     CapyUnauthorizedError,
     CapyValidationError,
     api_error_class,
+    with_words,
 )
 
 CLASSES = [
@@ -132,3 +133,14 @@ def test_no_words_of_an_error_are_refused_by_a_database(kind):
     assert len(str(kind("x" * 1_000_000))) == LONGEST_MESSAGE
     assert str(pickle.loads(pickle.dumps(kind("y" * 1_000_000)))) == str(kind("y" * 1_000_000))
     assert str(error) == "What happened"
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_words_that_an_error_is_given_later_are_as_clean_as_its_first(kind):
+    attributes = attributes_of(kind)
+    error = make(kind, **attributes)
+    assert with_words(error, f"{error}. \x00 \ud83e \x1b[31m\n") is error
+    assert str(error) == "What happened. \ufffd \ufffd \ufffd[31m\n"
+    assert str(with_words(error, "x" * 1_000_000)) == "x" * (LONGEST_MESSAGE - 1) + "…"
+    assert (type(error), vars(error)) == (kind, attributes)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -104,6 +104,59 @@ def test_what_a_group_does_not_know_or_cannot_keep_is_refused(name: str) -> None
         group(**{name: True})
 
 
+@pytest.mark.parametrize("of_the_group", [False, True])
+def test_what_a_group_cannot_keep_is_refused_from_default_args_too(of_the_group: bool) -> None:
+    defaults = {"wait_for_downstream": True}
+    with pytest.raises(CapyInputError) as given:
+        group(**defaults)
+    with pytest.raises(CapyInputError) as told:
+        group(default_args=defaults) if of_the_group else group(defaults)
+    assert str(told.value) == str(given.value)
+
+
+def test_a_group_beside_tasks_that_need_what_it_refuses_can_be_kept_from_it() -> None:
+    made = group(
+        {"wait_for_downstream": True, "wait_for_completion": True}, default_args={"wait_for_downstream": False}
+    )
+    assert [task.wait_for_downstream for task in (made.create, made.wait)] == [False, False]
+    assert not made.create.wait_for_completion
+
+
+def test_what_is_one_tasks_alone_comes_to_no_other_from_default_args() -> None:
+    def hook(*_: object) -> None:
+        """Stand for any."""
+
+    callbacks = ("on_execute_callback", "on_success_callback")
+    defaults = {
+        **dict.fromkeys([*callbacks, "pre_execute", "post_execute"], hook),
+        "outlets": [Asset("default")],
+        "multiple_outputs": True,
+    }
+    made = group(defaults)
+
+    def has(task: BaseOperator) -> set[str]:
+        own = {name for name in ("pre_execute", "post_execute") if getattr(task, f"_{name}_hook") is not None}
+        return own | {name for name in defaults if name not in {"pre_execute", "post_execute"} and getattr(task, name)}
+
+    assert has(made.create) == task_groups.CREATE & defaults.keys() == {"on_execute_callback", "pre_execute"}
+    assert has(made.wait) == task_groups.WAIT & defaults.keys()
+
+
+def test_nobody_is_told_by_default_args_before_the_agent_is_done(capy_emulator) -> None:
+    told: list[str] = []
+    defaults = {
+        "outlets": [Asset("default")],
+        "on_success_callback": lambda context: told.append(context["ti"].task_id),
+        "multiple_outputs": True,
+    }
+    create = run({}, "create", Supervisor(), defaults)
+    assert (create.state, create.error, outlets(create), told) == ("success", None, [], [])
+
+    others = {("work.create", "return_value"): create.xcoms["return_value"]}
+    wait = run({}, "wait", Supervisor(others=others), defaults)
+    assert (wait.state, wait.error, outlets(wait), told) == ("success", None, ["default"], ["work.wait"])
+
+
 def run(
     made_of: dict[str, object], name: str, supervisor: Supervisor, defaults: dict[str, object] | None = None
 ) -> Ran:
