@@ -320,7 +320,7 @@ class WaitingTask(CapyTask):
     def _is_helpless(self, error: CapyError) -> bool:
         """Whether a next try is sure to end with the same error; one that may find a thread at work always helps."""
         at_work = self._answers_for_thread and self._run.at_stake is not None
-        return isinstance(error, (CapyInputError, *_REFUSALS)) and not at_work
+        return isinstance(error, CapyInputError) or (isinstance(error, _REFUSALS) and not at_work)
 
     def _wanted(self, error: BaseException) -> BaseException:
         """Return what to raise for an error, as the task wants it."""

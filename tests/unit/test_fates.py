@@ -333,30 +333,25 @@ def test_a_wait_that_is_given_nonsense_is_not_tried_again(capy_emulator: Emulato
 
 
 @pytest.mark.parametrize(
-    ("wrong", "error", "is_stopped"),
+    ("wrong", "error"),
     [
-        ({"poke_interval": "{{ 'soon' }}"}, exceptions.CapyInputError, True),
-        ({"timeout": "{{ 'later' }}"}, exceptions.CapyInputError, True),
-        ({"on_blocked": "{{ 'perhaps' }}"}, exceptions.CapyInputError, True),
-        # Nobody could look at it.
-        ({"capy_conn_id": "nowhere"}, AirflowNotFoundException, False),
+        ({"poke_interval": "{{ 'soon' }}"}, exceptions.CapyInputError),
+        ({"timeout": "{{ 'later' }}"}, exceptions.CapyInputError),
+        ({"on_blocked": "{{ 'perhaps' }}"}, exceptions.CapyInputError),
+        ({"capy_conn_id": "nowhere"}, AirflowNotFoundException),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("mode", MODES)
-def test_a_wait_that_cannot_begin_answers_for_its_thread_all_the_same(
-    mode: str, wrong: dict[str, Any], error: type[Exception], is_stopped: bool, capy_emulator: EmulatorControl
+def test_a_wait_that_cannot_begin_leaves_its_thread_and_says_so(
+    mode: str, wrong: dict[str, Any], error: type[Exception], capy_emulator: EmulatorControl
 ) -> None:
     [thread_id] = capy_emulator.create(life="forever")
     ran = sense(WAIT, thread_id, **{**MODES[mode], **wrong})
     record = kept(ran)
     assert (ran.state, isinstance(ran.error, error)) == ("failed", True)
-    assert (record.thread_id, record.fate) == (thread_id, STOPPED if is_stopped else LEFT)
-    assert bool(capy_emulator.stops(thread_id)) is is_stopped
-    assert ("It was stopped" in str(ran.error), "It was left as it is" in str(ran.error)) == (
-        is_stopped,
-        not is_stopped,
-    )
+    assert (record.thread_id, record.fate, capy_emulator.stops(thread_id)) == (thread_id, LEFT, [])
+    assert "It was left as it is, and costs money while it is at work; clear work to go on with it" in str(ran.error)
 
 
 def test_a_wait_without_its_connection_is_tried_again_and_holds_its_thread(capy_emulator: EmulatorControl) -> None:
@@ -510,7 +505,7 @@ def test_a_kill_of_a_sensor_leaves_word_of_its_stop(standing: str, fate: Fate, c
 
 
 @pytest.mark.parametrize(
-    ("kind", "retries", "fate"), [(LONE, 0, LEFT), (LONE, 1, HELD), (WAIT, 0, STOPPED), (WAIT, 1, HELD)]
+    ("kind", "retries", "fate"), [(LONE, 0, LEFT), (LONE, 1, HELD), (WAIT, 0, LEFT), (WAIT, 1, HELD)]
 )
 def test_a_trigger_that_fails_is_an_end_like_every_other(
     kind: type[CapyThreadSensor], retries: int, fate: Fate, capy_emulator: EmulatorControl
@@ -524,7 +519,7 @@ def test_a_trigger_that_fails_is_an_end_like_every_other(
         retries=retries,
         resume={"next_method": "__fail__", "next_kwargs": {"error": "Trigger failure", "traceback": ["boom"]}},
     )
-    assert (kept(ran).fate, bool(capy_emulator.stops(thread_id))) == (fate, fate is STOPPED)
+    assert (kept(ran).fate, capy_emulator.stops(thread_id)) == (fate, [])
     assert ran.state == ("up_for_retry" if retries else "failed")
 
 

@@ -187,9 +187,16 @@ def test_a_thread_that_cannot_be_seen_now_is_gone_on_with(attempt, store, capy_e
     assert ids(capy_emulator) == [first.thread_id]
 
 
-def test_a_reattach_that_is_refused_leaves_the_thread_to_the_next_try(attempt, capy_emulator) -> None:
+def test_a_reattach_that_is_refused_once_goes_on(attempt, capy_emulator) -> None:
     first = attempt()
     capy_emulator.fault("status", "getThread", status=403, times=1)
+    assert attempt().thread_id == first.thread_id
+    assert ids(capy_emulator) == [first.thread_id]
+
+
+def test_a_reattach_that_is_refused_leaves_the_thread_to_the_next_try(attempt, capy_emulator) -> None:
+    first = attempt()
+    capy_emulator.fault("status", "getThread", status=403, times=5)
     with pytest.raises(CapyForbiddenError, match=f"Thread {first.thread_id} of an earlier try was left as it is"):
         attempt()
     assert attempt().thread_id == first.thread_id

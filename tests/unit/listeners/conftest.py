@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Store:
-    from airflow_provider_capy import stopping
+    from airflow_provider_capy import lifecycle, stopping
     from airflow_provider_capy.listeners import ends, stopper
     from tests.unit.listeners.memory import Store
 
@@ -22,7 +22,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr(stopper, "store", store)
     for module, name, seconds in [
         (stopping, "LOOK_EVERY", 0.05),
-        (stopping, "STANDS_AFTER", 0.3),
+        (lifecycle, "STANDS_AFTER", 0.3),
+        (lifecycle, "SOONEST_AGAIN", 0.1),
         (stopping, "_SLOWEST_LOOK", 0.1),
         (stopper, "LOOK_EVERY", 0.05),
         (stopper, "FOUND_WITHIN", 0.3),
