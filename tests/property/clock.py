@@ -15,11 +15,21 @@ class Clock:
         self._began = real_time.time()
         # Apart, since an event loop trips over what is lost to rounding in epoch seconds.
         self.passed = 0.0
+        self.off = 0.0
 
     @property
     def now(self) -> float:
-        """Epoch seconds."""
+        """Epoch seconds, as the wall clock of this machine shows them."""
+        return self.true + self.off
+
+    @property
+    def true(self) -> float:
+        """Epoch seconds, as Capy's clock shows them."""
         return self._began + self.passed
+
+    def step(self, seconds: float) -> None:
+        """Set the wall clock forward or back, as a time server does."""
+        self.off += seconds
 
     def time(self) -> float:
         return self.now

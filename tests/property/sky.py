@@ -9,7 +9,7 @@ import json
 import sys
 import time as real_time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,13 @@ THREAD = "jam_healthy"
 PROJECT = "prj_demo"
 # A test's own mistake, such as a wait that sleeps for ever, ends here.
 MOST_REQUESTS = 5000
-# What the rules leave open: an outage is tolerated for an hour, and Capy's own 404 believed after half a minute.
+# What the rules leave open: an outage is tolerated for an hour, and a no of Capy's believed after three answers in a row
+# that are alike and spread over half a minute.
 LONGEST_OUTAGE = 3000.0
-LONGEST_404 = 20.0
+LONGEST_NO = 20.0
+MOST_NOES = 2
+# So many failures in a row the attempts of one look may hide from whoever counts the noes.
+MOST_HIDDEN = 3
 STOP_TAKES = 2.0
 LONGEST_REST = 400.0
 DAY = 86400.0
@@ -47,6 +51,7 @@ class Answer:
         retry_after: its header.
         told: how many seconds that header surely asks for.
         processed: whether a call that changes something was processed before the answer was lost.
+        step: seconds by which the wall clock is set forward or back right before.
     """
 
     kind: str = "good"
@@ -55,6 +60,19 @@ class Answer:
     retry_after: str | None = None
     told: float = 0.0
     processed: bool = False
+    step: float = 0.0
+
+    @property
+    def is_no(self) -> bool:
+        """Whether it is a no of Capy's own, which would be true if it stood."""
+        return self.kind == "status" and self.body == "capy" and self.status in NOES
+
+    @property
+    def is_sent_again(self) -> bool:
+        """Whether a client of ours may send the request again before it tells anybody."""
+        if self.kind == "status":
+            return self.status == 429 or self.status >= 500
+        return self.kind in {"reset", "refused", "timeout"}
 
 
 GOOD = Answer()
@@ -69,7 +87,9 @@ BODIES = {
     "list": b'[{"error": {"code": "not_found", "message": "Thread not found"}}]',
     "null": b'{"error": null}',
 }
-CODES = {404: "not_found", 429: "too_many_requests"}
+NOES = {401: "unauthorized", 403: "forbidden", 404: "not_found", 409: "conflict", 422: "validation_error"}
+CODES = {**NOES, 429: "too_many_requests"}
+STEPS = [side * seconds for side in (-1.0, 1.0) for seconds in (2.0, 20.0, 60.0, 600.0, 1800.0, 3600.0)]
 RETRY_AFTER: list[tuple[str, float]] = [
     *((text, float(text)) for text in ("0", "1", "7", "1.5", "90", "1200", "5000", "86400")),
     *((text, 0.0) for text in ("-5", "soon", "", "NaN", "inf", "9" * 40, "1e9", "Wed, 99 Foo 2026 00:00:00 GMT")),
@@ -77,15 +97,17 @@ RETRY_AFTER: list[tuple[str, float]] = [
 
 
 def draw_answer(chance: random.Random) -> Answer:
-    """Draw what may befall a request while the thread is healthy: all but Capy's own lasting refusals."""
+    """Draw what may befall a request while the thread is healthy; a no of Capy's does not last, see :class:`Sky`."""
     kind = chance.choices(
-        ["status", "good", "reset", "refused", "timeout", "slow", "html", "empty", "half", "blocked"],
-        [60, 8, 8, 6, 6, 3, 3, 2, 2, 2],
+        ["status", "no", "good", "reset", "refused", "timeout", "slow", "html", "empty", "half", "blocked"],
+        [50, 15, 8, 8, 6, 6, 3, 3, 2, 2, 2],
     )[0]
-    if kind != "status":
+    if kind not in {"status", "no"}:
         return Answer(kind, processed=chance.random() < 0.5)
-    status = chance.choice([404, 404, 429, 502, 503, 401, 403, 409, 422, *[chance.randrange(300, 600)] * 12])
+    status = chance.choice([404, 404, 429, 502, 503, *NOES, *[chance.randrange(300, 600)] * 12])
     body = chance.choice(["capy", "capy", *BODIES])
+    if kind == "no":
+        status, body = chance.choice([404, *NOES]), "capy"
     if body == "capy" and 400 <= status < 500 and status not in CODES:
         body = "html"
     text, told = chance.choice([(None, 0.0)] * len(RETRY_AFTER) + RETRY_AFTER)
@@ -97,26 +119,53 @@ def draw_answer(chance: random.Random) -> Answer:
 
 
 def draw_script(chance: random.Random) -> list[Answer]:
-    """Draw a sequence: single faults, and stretches of one and the same."""
+    """Draw a sequence: single faults, stretches of one and the same, and of several in turn; at times the clock is set."""
     script: list[Answer] = []
+    clock_is_set = chance.random() < 0.3
     for _ in range(chance.randrange(1, 12)):
-        script += [draw_answer(chance)] * chance.choice([1, 1, 1, 2, 5, 12])
+        turn = [draw_answer(chance) for _ in range(chance.choice([1, 1, 1, 1, 2, 3]))]
+        stretch = turn * chance.choice([1, 1, 1, 2, 5, 12])
+        if clock_is_set and chance.random() < 0.5:
+            at = chance.randrange(len(stretch))
+            stretch[at] = replace(stretch[at], step=chance.choice(STEPS))
+        script += stretch
     return script
 
 
 @dataclass
 class Seen:
-    """One request, and what came of it."""
+    """One request, and what came of it: at Capy's time, and at the one that our wall clock showed."""
 
     time: float
+    shown: float
     method: str
     path: str
     answer: Answer
 
 
 @dataclass
+class _Stretch:
+    """Answers in a row that are alike in some way: since when they come, by either clock, and how many there were."""
+
+    time: float
+    shown: float
+    kind: int = 0
+    answers: int = 0
+    hidden: int = 0
+
+    def lasted(self, clock: Clock) -> float:
+        """Return how long it has lasted by now, as whoever reads the worse of the clocks must think."""
+        self.shown = min(self.shown, clock.now)
+        return max(clock.true - self.time, clock.now - self.shown)
+
+
+@dataclass
 class Sky:
     """Capy, with one thread that works until it is ready, and the weather before it.
+
+    No outage lasts longer than is tolerated. A no of Capy's may come at any time, mixed with other noes, with outages and
+    with strangers' answers; but the same no to the same request, with no look in between that ended otherwise, comes either :data:`MOST_NOES` times at the most
+    or within :data:`LONGEST_NO`.
 
     Attributes:
         clock: its time.
@@ -127,6 +176,7 @@ class Sky:
         creates: how many creates were processed.
         stopped_at: when a stop was first processed.
         seen: every request.
+        leapt: seconds by which the wall clock was set forward, all in all.
     """
 
     clock: Clock
@@ -137,26 +187,27 @@ class Sky:
     creates: int = 0
     stopped_at: float | None = None
     seen: list[Seen] = field(default_factory=list)
+    leapt: float = 0.0
     born: float = field(init=False)
-    _bad_since: float | None = None
-    _gone_since: float | None = None
+    _outage: _Stretch | None = None
+    _denials: dict[tuple[str, str], _Stretch] = field(default_factory=dict)
     _was_blocked: bool = False
 
     def __post_init__(self) -> None:
-        self.born = self.clock.now - 120.0
+        self.born = self.clock.true - 120.0
 
     @property
     def is_at_rest(self) -> bool:
-        stopped = self.stopped_at is not None and self.clock.now >= self.stopped_at + STOP_TAKES
-        return stopped or self.clock.now >= self.ready_at
+        stopped = self.stopped_at is not None and self.clock.true >= self.stopped_at + STOP_TAKES
+        return stopped or self.clock.true >= self.ready_at
 
     def sent(self, method: str, ending: str = "") -> list[Seen]:
         return [seen for seen in self.seen if seen.method == method and seen.path.endswith(ending)]
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         assert len(self.seen) < MOST_REQUESTS, "asked again and again"
-        answer = self._drawn()
-        self.seen.append(Seen(self.clock.now, request.method, request.url.path, answer))
+        answer = self._drawn((request.method, request.url.path))
+        self.seen.append(Seen(self.clock.true, self.clock.now, request.method, request.url.path, answer))
         self.clock.sleep({"slow": 20.0, "timeout": 30.0}.get(answer.kind, 0.05))
         if answer.kind in {"good", "slow", "blocked"}:
             return _raw(200, self._good(request, blocked=answer.kind == "blocked"))
@@ -175,33 +226,50 @@ class Sky:
             return _raw(200, good[: len(good) // 2])
         return _refusal(answer)
 
-    def _drawn(self) -> Answer:
-        answer, now = (self.script.pop(0) if self.script else GOOD), self.clock.now
+    def _drawn(self, asked: tuple[str, str]) -> Answer:
+        answer = self.script.pop(0) if self.script else GOOD
+        self.clock.step(answer.step)
+        self.leapt += max(answer.step, 0.0)
         if not self.script:
             # Good looks alone show nothing new.
-            self.ready_at = min(self.ready_at, now + LONGEST_REST)
-        is_404 = answer.status == 404 and answer.body == "capy" and answer.kind == "status"
-        too_long = self._bad_since is not None and now - self._bad_since > LONGEST_OUTAGE
-        believed = is_404 and self._gone_since is not None and now - self._gone_since > LONGEST_404
-        if too_long or believed or answer.kind in {"good", "slow", "blocked"}:
-            self._bad_since = self._gone_since = None
+            self.ready_at = min(self.ready_at, self.clock.true + LONGEST_REST)
+        if answer.kind in {"good", "slow", "blocked"} or self._would_be_believed(answer, asked):
+            self._outage = None
+            self._denials.pop(asked, None)
             # Twice in a row it would be true.
             self._was_blocked = answer.kind == "blocked" and not self._was_blocked
             return answer if answer.kind == "slow" or self._was_blocked else GOOD
-        self._bad_since = now if self._bad_since is None else self._bad_since
-        if is_404 and self._gone_since is None:
-            self._gone_since = now
         return answer
+
+    def could_not_ask(self) -> bool:
+        """Count what fails before anything is sent as a part of an outage; returns whether that may go on."""
+        self._outage = self._outage or _Stretch(self.clock.true, self.clock.now)
+        return self._outage.lasted(self.clock) <= LONGEST_OUTAGE
+
+    def _would_be_believed(self, answer: Answer, asked: tuple[str, str]) -> bool:
+        self._outage = self._outage or _Stretch(self.clock.true, self.clock.now)
+        is_outage = self._outage.lasted(self.clock) > LONGEST_OUTAGE
+        denial = self._denials.get(asked)
+        if not answer.is_no:
+            if denial is not None:
+                denial.hidden += 1
+                if not answer.is_sent_again or denial.hidden > MOST_HIDDEN:
+                    del self._denials[asked]
+            return is_outage
+        if denial is None or denial.kind != answer.status:
+            denial = self._denials[asked] = _Stretch(self.clock.true, self.clock.now, answer.status)
+        denial.answers, denial.hidden = denial.answers + 1, 0
+        return is_outage or (denial.lasted(self.clock) > LONGEST_NO and denial.answers > MOST_NOES)
 
     def _good(self, request: httpx.Request, *, blocked: bool) -> bytes:
         return json.dumps(self._processed(request, blocked=blocked)).encode()
 
     def _processed(self, request: httpx.Request, *, blocked: bool) -> dict[str, Any]:
         if request.method == "POST" and request.url.path.endswith("/stop"):
-            self.stopped_at = self.clock.now if self.stopped_at is None else self.stopped_at
+            self.stopped_at = self.clock.true if self.stopped_at is None else self.stopped_at
             return {"id": THREAD, "status": "active"}
         if request.method == "POST":
-            self.creates, self.exists, self.born = self.creates + 1, True, self.clock.now
+            self.creates, self.exists, self.born = self.creates + 1, True, self.clock.true
             self.prompt = json.loads(request.content)["prompt"]
             return self._thread(blocked=False)
         if request.url.path.endswith("/threads"):

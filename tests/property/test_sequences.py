@@ -10,11 +10,15 @@ import logging
 import os
 import random
 from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_provider_capy import stopping
 from airflow_provider_capy.creating import PATIENCE
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_capy.events import WaitEvent
+    from airflow_provider_capy.hooks.capy import CapyHook
 
 SEQUENCES = int(os.environ.get("CAPY_SEQUENCES", "400"))
 # The tests below share them.
@@ -71,7 +76,10 @@ def every(way: str, check: Callable[[random.Random, Sky], None]) -> None:
                 check(chance, sky)
         except Exception as error:
             began = sky.seen[0].time if sky.seen else 0.0
-            log = "\n".join(f"{seen.time - began:9.1f} {seen.method:4} {seen.answer}" for seen in sky.seen[-60:])
+            log = "\n".join(
+                f"{seen.time - began:9.1f} {seen.shown - began:9.1f} {seen.method:4} {seen.answer}"
+                for seen in sky.seen[-60:]
+            )
             raise AssertionError(f"CAPY_SEED={SEED}, {way} {number}: {error!r}\n{log}") from error
 
 
@@ -121,23 +129,25 @@ def new_wait(poll_interval: float, deadline: float | None, _sky: Sky, **more: An
 def check_wait(sky: Sky, event: WaitEvent, deadline: float, poll_interval: float) -> None:
     now = sky.clock.now
     if event.outcome is Outcome.READY:
-        assert now >= sky.ready_at, "ready before the thread was"
+        assert sky.clock.true >= sky.ready_at, "ready before the thread was"
     else:
         assert event.outcome is Outcome.TIMEOUT, event
         assert now >= deadline, f"given up {deadline - now:.0f} s before the deadline"
-    assert now <= deadline + REQUEST
+    # Nobody knows beforehand that the clock will be set.
+    assert now <= deadline + REQUEST + sky.leapt
     assert sky.sent("POST") == [], "a wait changed something"
     check_pace(sky, deadline, poll_interval)
 
 
 def check_pace(sky: Sky, deadline: float, poll_interval: float) -> None:
     for before, after in zip(sky.seen, sky.seen[1:], strict=False):
-        told = min(before.answer.told, deadline - before.time)
+        told = min(before.answer.told, deadline - before.shown)
         gap = after.time - before.time
         assert gap >= told - 1.0, f"asked again after {gap:.1f} s where {told:.0f} s were asked for"
-    # Four attempts each, and a second look here and there.
-    lasted = sky.clock.now - sky.seen[0].time
-    assert len(sky.seen) <= 4 * (lasted / (0.9 * poll_interval) + 5) + 20
+    # Four attempts each, and a second look here and there, also at each no.
+    lasted = sky.clock.true - sky.seen[0].time if sky.seen else 0.0
+    noes = sum(seen.answer.is_no for seen in sky.seen)
+    assert len(sky.seen) <= 4 * (lasted / (0.9 * poll_interval) + 5) + 20 + noes
 
 
 @pytest.mark.parametrize("way", [on_a_worker, again_and_again], ids=lambda way: way.__name__)
@@ -150,6 +160,38 @@ def test_no_wait_on_a_worker_ends_but_by_capys_word(way: Callable[[Wait, Clock, 
     every(way.__name__, check)
 
 
+def no(status: int) -> Answer:
+    return Answer("status", status)
+
+
+PAGE, OUTAGE = Answer("status", 404, "html"), Answer("reset")
+
+
+@pytest.mark.parametrize("way", [on_a_worker, again_and_again], ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "script",
+    [
+        [no(403), OUTAGE, no(404), OUTAGE, no(404)],
+        [no(403), no(404), no(403), no(404)] * 5,
+        [no(404), *[OUTAGE] * 16, no(404)],
+        [no(404), PAGE] * 10,
+        [no(404), *[Answer("status", 429, retry_after="9", told=9.0)] * 4] * 4,
+        [no(401), replace(no(401), step=1200.0)],
+        [no(422), no(422), replace(no(409), step=1200.0), replace(no(409), step=-1200.0), no(422), no(422)],
+    ],
+    ids=range(7),
+)
+def test_no_no_ends_a_wait_that_was_not_said_three_times_in_a_row(
+    way: Callable[[Wait, Clock, Sky], WaitEvent], script: list[Answer]
+) -> None:
+    clock = Clock()
+    sky = Sky(clock, list(script), clock.now + 20_000.0)
+    with under(sky):
+        event = way(new_wait(30.0, clock.now + DAY, sky), clock, sky)
+    assert event.outcome is Outcome.READY
+    assert [seen.answer for seen in sky.seen[: len(script)]] == script, "it was not all said"
+
+
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "with_others"])
 def test_no_wait_in_a_triggerer_ends_but_by_capys_word(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CAPY__SHARED_POLLER", str(shared))
@@ -159,7 +201,7 @@ def test_no_wait_in_a_triggerer_ends_but_by_capys_word(shared: bool, monkeypatch
         deadline = sky.clock.now + chance.choice([600.0, 3 * 3600.0, DAY])
         loop = Loop(sky.clock)
         try:
-            event = loop.run_until_complete(triggered(loop, sky, deadline, poll_interval, known=chance.random() < 0.5))
+            event = loop.run_until_complete(triggered(loop, chance, sky, deadline, poll_interval))
         finally:
             loop.close()
         check_wait(sky, event, deadline, poll_interval)
@@ -167,21 +209,28 @@ def test_no_wait_in_a_triggerer_ends_but_by_capys_word(shared: bool, monkeypatch
     every(f"triggerer-{shared}", check)
 
 
-async def triggered(loop: Loop, sky: Sky, deadline: float, poll_interval: float, *, known: bool) -> WaitEvent:
+async def triggered(loop: Loop, chance: random.Random, sky: Sky, deadline: float, poll_interval: float) -> WaitEvent:
     from airflow_provider_capy.events import WaitEvent
 
     desk = watcher.Desk(clock=sky.clock.time)
-    desk._known["capy_default"] = (new_hook(), float("inf"))
     watcher._DESKS[loop] = desk
+    # Not to be looked up at first, and now and then later, when a 401 has it looked up again.
+    fails_until, fails = sky.clock.true + chance.choice([0.0, 0.0, 3.0, 60.0, 2000.0]), chance.choice([0.0, 0.0, 0.5])
+
+    async def look_up(_conn_id: str) -> CapyHook:
+        if (sky.clock.true < fails_until or chance.random() < fails) and sky.could_not_ask():
+            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.GENERIC_ERROR))
+        return new_hook()
+
     trigger = CapyThreadTrigger(
         thread_id=THREAD,
-        project_id=PROJECT if known else None,
+        project_id=PROJECT if chance.random() < 0.5 else None,
         poll_interval=poll_interval,
         deadline=deadline,
     )
     trigger.task_instance = TI  # type: ignore[assignment]
-    trigger._hook = new_hook()
-    events = [event async for event in trigger.run()]
+    with mock.patch.object(watcher, "_look_up", look_up):
+        events = [event async for event in trigger.run()]
     assert len(events) == 1
     return WaitEvent.read(events[0].payload, THREAD)
 
@@ -207,7 +256,7 @@ def test_no_stop_takes_a_thread_for_gone_or_for_stopped_that_is_at_work() -> Non
             assert sky.is_at_rest, report
         elif not report.is_over:
             assert sky.clock.now >= until - 5.0, "given up early"
-        assert sky.sent("POST", "/stop") or sky.clock.now >= sky.ready_at or blocked, "never asked to stop"
+        assert sky.sent("POST", "/stop") or sky.clock.true >= sky.ready_at or blocked, "never asked to stop"
         assert len(sky.sent("POST")) == len(sky.sent("POST", "/stop"))
 
     every("stop", check)
@@ -224,7 +273,7 @@ def test_a_no_that_was_said_once_has_not_stood_however_long_ago_that_was() -> No
 
 def test_a_stop_that_is_only_asked_for_believes_no_stranger() -> None:
     def check(_chance: random.Random, sky: Sky) -> None:
-        sky.script = [answer for answer in sky.script if (answer.status, answer.body) != (404, "capy")]
+        sky.script = [answer for answer in sky.script if not answer.is_no]
         with new_hook().client as client, suppress(CapyError):
             report = run(stopping.request_stop(THREAD), client, sky.clock.sleep)
             assert (report.result, sky.stopped_at is not None) == (Found.REQUESTED, True)
