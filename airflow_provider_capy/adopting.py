@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capy.creating import PATIENCE, Patience, find_shared, look_up, outcome_unknown
-from airflow_provider_capy.exceptions import CapyRequestError, CapyStopUnconfirmedError
+from airflow_provider_capy.exceptions import CapyRequestError, CapyStopUnconfirmedError, with_words
 from airflow_provider_capy.flow import run
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, Fate, Outcome, Policy, failed_tasks, judge
@@ -85,8 +85,9 @@ class ThreadOfTask:
                 # Whoever waits for it looks again for as long as it takes.
                 self.log.warning("Thread %s of an earlier try is gone on with unseen: %s", thread_id, error)
                 return self._taken_over(record)
-            error.args = (f"{error}. Thread {thread_id} of an earlier try was left as it is; a retry goes on with it",)
-            raise
+            raise with_words(
+                error, f"{error}. Thread {thread_id} of an earlier try was left as it is; a retry goes on with it"
+            ) from error.__cause__
         if thread is None:
             self.log.warning("Thread %s of an earlier try does not exist any more; a new one is started", thread_id)
             return None
@@ -153,8 +154,9 @@ class ThreadOfTask:
         try:
             return self._run(flow)
         except CapyRequestError as error:
-            error.args = (f"{error}. Nothing was started: the reference {reference!r} has to be looked up first",)
-            raise
+            raise with_words(
+                error, f"{error}. Nothing was started: the reference {reference!r} has to be looked up first"
+            ) from error.__cause__
 
     def _stop_old(self, record: Record) -> None:
         """Bring the thread that a new one is to replace to rest."""
@@ -182,8 +184,9 @@ class ThreadOfTask:
         try:
             thread = self._run(look_surely(thread_id, clock=self.clock))
         except CapyRequestError as error:
-            error.args = (f"{error}. Replacing {what} failed: nobody knows whether it is at rest; nothing was started",)
-            raise
+            raise with_words(
+                error, f"{error}. Replacing {what} failed: nobody knows whether it is at rest; nothing was started"
+            ) from error.__cause__
         if thread is not None and judge(thread, ENDS_AT_ONCE, Policy(), self.clock()).outcome in {
             None,
             Outcome.BLOCKED,

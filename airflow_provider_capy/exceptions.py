@@ -52,7 +52,7 @@ class CapyError(Exception):
         super().__init__(clean_text(message, LONGEST_MESSAGE))
 
 
-E = TypeVar("E", bound=CapyError)
+E = TypeVar("E", bound=BaseException)
 
 
 def with_words(error: E, words: str) -> E:

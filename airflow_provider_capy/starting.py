@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_capy.adopting import ThreadOfTask
 from airflow_provider_capy.api.requests import CreateThreadBody, checked
 from airflow_provider_capy.creating import create_once, outcome_unknown
-from airflow_provider_capy.exceptions import CapyRequestError
+from airflow_provider_capy.exceptions import CapyRequestError, with_words
 from airflow_provider_capy.identity import (
     REFUSED,
     Action,
@@ -125,6 +125,5 @@ class ThreadStart(ThreadOfTask):
             if again:
                 raise outcome_unknown(intent.reference, f"{error}. This try started nothing") from error
             self.store.update(ended=REFUSED, fate=Fate.SETTLED)
-            error.args = (f"Nothing was started: {error}",)
-            raise
+            raise with_words(error, f"Nothing was started: {error}") from error.__cause__
         return self._keep(intent, created, "created")

@@ -28,6 +28,7 @@ from airflow_provider_capy.exceptions import (
     CapyThreadError,
     CapyThreadStoppedError,
     CapyValidationError,
+    with_words,
 )
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Outcome, Policy, checked_on_blocked, fate_after
@@ -306,7 +307,7 @@ class WaitingTask(CapyTask):
         if fate := self._fate(run.context, wanted, run.event, again=self._will_retry(wanted)):
             words = f"{str(wanted).rstrip('. ')}. {fate}"
             if isinstance(wanted, (CapyError, AirflowException, AirflowTaskTimeout)):
-                wanted.args = (words,)
+                with_words(wanted, words)
             else:
                 # What a stranger's error is made of is its own.
                 cause, wanted = (

@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
+from airflow_provider_capy.exceptions import with_words
 from airflow_provider_capy.killing import (
     KILL_BUDGET,
     LATE_ANSWERS,
@@ -206,7 +207,7 @@ class CapyTask(CheckedArguments):
         if order.word_first and (failure := self._leave_word(reason)):
             stop, reason = False, f"its record cannot tell of a stop ({failure})"
             why = f" Why: {reason}."
-        kill.args = (f"{kill.args[0]} {self._carry_out(stop=stop, reason=reason, budget=budget)}{why}",)
+        with_words(kill, f"{kill} {self._carry_out(stop=stop, reason=reason, budget=budget)}{why}")
 
     def _leave_word(self, reason: str) -> str:
         """Write into the record that a kill stops the thread, and return why that failed; empty when there is no thread."""

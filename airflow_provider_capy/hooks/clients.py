@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_capy.api.client import AsyncCapyClient, CapyClient
-from airflow_provider_capy.exceptions import CapyUnauthorizedError
+from airflow_provider_capy.exceptions import CapyUnauthorizedError, with_words
 from airflow_provider_capy.killing import CapyKilledError
 
 if TYPE_CHECKING:
@@ -107,5 +107,6 @@ class AsyncHookClient(AsyncCapyClient):
 
 
 def _told(refused: CapyUnauthorizedError, failure: Any) -> CapyUnauthorizedError:
-    refused.args = (f"{refused}. Looking the connection up again failed ({type(failure).__name__}: {failure})",)
-    return refused
+    return with_words(
+        refused, f"{refused}. Looking the connection up again failed ({type(failure).__name__}: {failure})"
+    )

@@ -65,11 +65,11 @@ class CapyThreadWait(CapyThreadSensor):
         anew = f"Clear {self.create_task_id} to start a new one"
         if again:
             return super()._fate(context, error, event, again=True)
+        if (thread_id := self._run.at_stake) is None:
+            return anew
         if words := self._left(error, event):
             self._let_go(context, event)
             return words
-        if (thread_id := self._run.at_stake) is None:
-            return anew
         if not self._may_stop:
             self._let_go(context, event)
             return "It was left running, since stop_on_kill is off or another task started it"
