@@ -147,7 +147,7 @@ def check_pace(sky: Sky, deadline: float, poll_interval: float) -> None:
     # Four attempts each, and a second look here and there, also at each no.
     lasted = sky.clock.true - sky.seen[0].time if sky.seen else 0.0
     noes = sum(seen.answer.is_no for seen in sky.seen)
-    assert len(sky.seen) <= 4 * (lasted / (0.9 * poll_interval) + 5) + 20 + noes
+    assert len(sky.seen) <= 4 * (lasted / (0.9 * poll_interval) + 5 + noes) + 20
 
 
 @pytest.mark.parametrize("way", [on_a_worker, again_and_again], ids=lambda way: way.__name__)
