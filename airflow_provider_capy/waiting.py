@@ -173,6 +173,10 @@ class Wait:
             pause = min(blind / 2, LONGEST_OUTAGE_PAUSE)
         return self._go_on(now, self._warning(error, now, muted=muted), at_least=pause, warning=True)
 
+    def missed(self) -> None:
+        """Take in that a look failed in passing, and is tried again before it counts."""
+        self._denial.refuted()
+
     def _refused(self, error: CapyRequestError, now: float, *, muted: bool) -> Step:
         soon = self._denial.heard(error, now)
         if self._denial.stands:

@@ -156,6 +156,8 @@ class Asking:
         for seat in mine:
             seat.attempts += 1
             seat.seen_at = now
+            if passing:
+                seat.wait.missed()
             tried = max(seat.attempts, self.cool_down.failures) >= limits.attempts
             if not passing or tried or seat.wait.is_at_its_end(epoch):
                 self._group.plan_step(seat, seat.failed(error, epoch, muted=passing and self._told))

@@ -143,7 +143,8 @@ class CapyThreadTrigger(BaseTrigger):
                 if now - told_at >= WARN_EVERY:
                     told_at = now
                     self.log.warning("%s; it is tried again, the thread is left at work", words)
-                await asyncio.sleep(min(max((now - began) / 2, LOOK_UP_AGAIN), LONGEST_OUTAGE_PAUSE))
+                pause = min(max((now - began) / 2, LOOK_UP_AGAIN), LONGEST_OUTAGE_PAUSE)
+                await asyncio.sleep(pause if self.deadline is None else min(pause, self.deadline - now))
         if conf.getboolean("capy", "shared_poller", fallback=True):
             return await self._wait_with_others(self._hook, settings)
         return await self._wait_alone(self._hook, settings)
