@@ -247,7 +247,7 @@ def test_the_path_follows_the_base_url_with_or_without_its_last_slash(client_of,
     "thread_id",
     [
         *("", " ", ".", "..", "../x", "jam_1/../x?y", "jam_1/stop", "a?b", "a#b", "a%2fb", "%2e%2e", "a;b", "a\\b"),
-        *("a\n", "a\r\nX: y", "j\u00e4m", "\uff0e\uff0e", "a\x00", "x" * 257, None, 5, ["jam_1"], b"jam_1"),
+        *("a\n", "a\r\nX: y", "j\u00e4m", "\uff0e\uff0e", "a\x00", "x" * 257, None, 1.5, True, ["jam_1"], b"jam_1"),
     ],
 )
 def test_an_id_that_could_reach_another_endpoint_is_refused(capy, capy_emulator, refused, thread_id):
