@@ -41,7 +41,9 @@ def test_an_interrupted_wait_stops_its_thread(airflow_alone: LocalAirflow, capy:
     )
     try:
         thread = airflow.wait_until("a thread", lambda: next(iter(capy.threads()), None), 120)
-        airflow.wait_until("it is waited for", lambda: len(capy.requests("getThread")) >= 2, 120)
+        airflow.wait_until(
+            "it is waited for", lambda: len(capy.requests("getThread", thread_id=thread["id"])) >= 2, 120
+        )
 
         process.send_signal(signal.SIGINT)
 
