@@ -130,9 +130,9 @@ class Scene:
         return self.airflow.task_log(self.dag_id, self.run_id, TASK, try_number)
 
     def fail_first_try(self) -> None:
-        """Let a poll of the thread be refused: the task fails, the thread goes on."""
+        """Let a look at the thread fail, with its attempts: the task fails, the thread goes on."""
         self.until_waiting()
-        self.capy.fault("status", "getThread", status=401, match=self.name, times=1)
+        self.capy.fault("status", "getThread", status=503, match=self.name, times=4)
 
     def reference(self, thread: ThreadTruth) -> str:
         return thread["prompt"].rpartition("Airflow reference: ")[2]
@@ -291,10 +291,10 @@ def gone(scene: Scene) -> None:
     scene.capy.script(scene.name, life="forever")
     scene.begin()
     first = scene.until_threads(1)[0]["id"]
-    scene.until_waiting()
+    scene.fail_first_try()
     scene.capy.script(scene.name, seconds=LIFE)
-    scene.capy.fault("status", "getThread", status=403, match=first, times=1)
-    scene.capy.fault("status", "getThread", status=404, match=first)
+    for operation in ("getThread", "stopThread"):
+        scene.capy.fault("status", operation, status=404, match=first)
     scene.end()
     assert [thread["id"] for thread in scene.threads()] == [first, scene.result()]
     assert f"Thread {first} of an earlier try does not exist any more; a new one is started" in scene.log(2)

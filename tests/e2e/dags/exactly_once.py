@@ -154,6 +154,8 @@ COMMON: dict[str, Any] = {
     # A project of its own: what befalls the polls of one run is not to befall those of others.
     "project_id": "{{ dag_run.conf['name'] }}",
     "poke_interval": 1,
+    # One look that fails is a try that fails.
+    "tolerate_outage": 0,
     "retries": 2,
     "retry_delay": timedelta(seconds=1),
     "timeout": "{{ dag_run.conf.get('timeout', 600) }}",
