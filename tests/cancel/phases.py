@@ -101,12 +101,12 @@ def backfilled(trial: Trial) -> None:
 def retry(trial: Trial) -> None:
     """A try has failed with tries left, and its thread works on.
 
-    In the triggerer the connection is missing; everywhere else Capy refuses one look.
+    In the triggerer the connection is missing; everywhere else Capy answers none of the attempts of one look.
     """
     trial.start()
     if trial.waiting_state != "deferred":
         trial.until(f"{trial.wait_task} waits", trial.waits)
-        trial.capy.fault("status", "getThread", match=trial.key, status=403, times=1)
+        trial.capy.fault("status", "getThread", match=trial.key, status=503, times=4)
     trial.until("the try has failed", lambda: trial.state(trial.wait_task) == "up_for_retry")
     if not trial.at_work():
         raise AirflowError(f"{trial.wait_task} is up_for_retry, but its thread does not work on")

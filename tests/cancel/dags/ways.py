@@ -22,7 +22,8 @@ RESCHEDULE_INTERVAL = 8
 # For a try that is to fail while its thread is at work: the triggerers lack this connection (see `phases.retry`).
 FAILING = {
     "task": {"retries": 2, "retry_delay": timedelta(minutes=30)},
-    "wait": {"capy_conn_id": "capy_workers_only"},
+    # One look that fails is a try that fails.
+    "wait": {"capy_conn_id": "capy_workers_only", "tolerate_outage": 0},
 }
 # Airflow makes no run of it by itself; a backfill does.
 PAST = {
