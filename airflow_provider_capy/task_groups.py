@@ -119,7 +119,7 @@ def capy_thread(
 
     One :class:`CapyCreateThreadOperator` with ``wait_for_completion=True`` does the same in one task. Put before another
     task with ``>>``, the group holds it back until the thread has settled. However the run ends, the thread does not
-    outlive it: ``wait`` answers for it, and stops it on its timeout and on its last failure. ``wait`` cannot start another
+    outlive it: ``wait`` answers for it, and stops it on its timeout and when it fails for good. ``wait`` cannot start another
     thread: where only that would help, it fails without a further try, and says to clear ``create``.
 
     What is not given is taken from ``default_args``, by the task that it would have been given to, and only then from these

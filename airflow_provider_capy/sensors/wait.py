@@ -22,8 +22,8 @@ _FOR_GOOD = frozenset({Outcome.ARCHIVED, Outcome.TASK_ERROR})
 class CapyThreadWait(CapyThreadSensor):
     """Wait for the thread that another task of the group started, and stop it when nobody will wait for it any more.
 
-    Unlike a lone sensor it stops the thread on its timeout and on its last failure. A blocked thread is left for its
-    person. What no retry of this task can mend (archived, gone, a failed task, a wrong argument) is not retried: the
+    Unlike a lone sensor it stops the thread on its timeout and when it fails for good. A blocked thread is left for its
+    person, and one that nobody could look at is left at work. What no retry of this task can mend (archived, gone, a failed task, a wrong argument) is not retried: the
     message says to clear the task that starts the thread.
 
     Args:
@@ -78,16 +78,11 @@ class CapyThreadWait(CapyThreadSensor):
 
     def _left(self, error: BaseException, event: WaitEvent | None) -> str:
         """Say what is to be done about a thread that is left as it is; empty for one that is to be stopped."""
-        if (
-            isinstance(error, UNSEEN)
-            if event is None
-            else event.outcome is Outcome.POLL_FAILED and not event.thread_is_gone
-        ):
-            return f"{LEFT_UNSEEN}; clear {self.task_id} to go on with it"
+        unseen = f"{LEFT_UNSEEN}; clear {self.task_id} to go on with it"
         if event is None:
-            return ""
+            return unseen if isinstance(error, UNSEEN) else ""
         if event.thread_is_gone or event.outcome in _FOR_GOOD:
             return f"Clear {self.create_task_id} to start a new one"
         if event.outcome is Outcome.BLOCKED:
             return f"It was left for its person; clear {self.task_id} once somebody has answered"
-        return ""
+        return unseen if event.outcome is Outcome.POLL_FAILED else ""
