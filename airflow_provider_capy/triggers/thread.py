@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,21 +11,21 @@ import httpx
 from airflow.sdk.configuration import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_capy.exceptions import CapyRequestError
+from airflow_provider_capy.events import WaitEvent
+from airflow_provider_capy.exceptions import CapyConnectError, CapyInputError, CapyRequestError
 from airflow_provider_capy.killing import UNKNOWN, ask_from_trigger, shielded, told_by_its_end
-from airflow_provider_capy.lifecycle import TOLERATED_OUTAGE, OnBlocked, Outcome, Policy, checked_on_blocked
+from airflow_provider_capy.lifecycle import TOLERATED_OUTAGE, OnBlocked, Policy, checked_on_blocked
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY
-from airflow_provider_capy.waiting import LONGEST_OUTAGE_PAUSE, WARN_EVERY, Wait
+from airflow_provider_capy.polling.registry import registry
+from airflow_provider_capy.waiting import Wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from airflow_provider_capy.api import AsyncCapyClient
-    from airflow_provider_capy.events import WaitEvent
     from airflow_provider_capy.hooks.capy import CapyHook
     from airflow_provider_capy.hooks.settings import ConnectionSettings
     from airflow_provider_capy.stopping import StopReport
-    from airflow_provider_capy.triggers.seat import Seat
     from airflow_provider_capy.waiting import Step
 
 # Airflow gives on_kill 30 seconds, if it does not cut it off before; both parts together stay below.
@@ -80,7 +79,7 @@ class CapyThreadTrigger(BaseTrigger):
         self.tolerate_outage = tolerate_outage
         self._hook: CapyHook | None = None
         self._fired = self._killed = False
-        self._seat: Seat | None = None
+        self._settings: ConnectionSettings | None = None
         self._shown = ""
         self._side_tasks: list[asyncio.Task[None]] = []
 
@@ -122,48 +121,38 @@ class CapyThreadTrigger(BaseTrigger):
         yield TriggerEvent(event.payload())
 
     async def _wait(self) -> WaitEvent:
-        """Look the connection up, which is tolerated to fail as Capy is, and wait for the thread's end."""
-        from airflow_provider_capy.events import WaitEvent
-        from airflow_provider_capy.triggers.watcher import desk
-
-        began, told_at = time.time(), -math.inf
+        """Look the connection up, which may fail for as long as Capy may be away, and wait for the thread's end."""
+        wait = self._new_wait()
+        attempts = 0
         while True:
             try:
                 # Before anything else: a kill must find it looked up, the first look-up of a triggerer takes seconds.
-                self._hook = await desk().hook(self.capy_conn_id)
-                settings = await self._hook.asettings()
-                break
-            except Exception as error:  # noqa: BLE001 - whatever a secrets backend raises says nothing about the thread
-                now = time.time()
-                if self.deadline is not None and now >= self.deadline:
-                    return WaitEvent(outcome=Outcome.TIMEOUT, thread_id=self.thread_id)
-                words = f"The connection {self.capy_conn_id!r} could not be looked up: {type(error).__name__}: {error}"
-                if self.tolerate_outage is not None and now - began >= self.tolerate_outage:
-                    return WaitEvent.failed(self.thread_id, "", CapyRequestError(words), blind=now - began)
-                if now - told_at >= WARN_EVERY:
-                    told_at = now
-                    self.log.warning("%s; it is tried again, the thread is left at work", words)
-                pause = min(max((now - began) / 2, LOOK_UP_AGAIN), LONGEST_OUTAGE_PAUSE)
-                await asyncio.sleep(pause if self.deadline is None else min(pause, self.deadline - now))
-        if conf.getboolean("capy", "shared_poller", fallback=True):
-            return await self._wait_with_others(self._hook, settings)
-        return await self._wait_alone(self._hook, settings)
-
-    async def _wait_with_others(self, hook: CapyHook, settings: ConnectionSettings) -> WaitEvent:
-        from airflow_provider_capy.triggers.watcher import desk
-
-        # The group spreads its polls itself.
-        wait = self._new_wait(settings, draw=lambda: 0.5)
-        async with desk().seat(hook, settings.client, wait, self.project_id) as seat:
-            self._seat = seat
-            while True:
-                step = await seat.next()
+                self._hook = await registry().hook(self.capy_conn_id)
+                self._settings = await self._hook.asettings()
+                event = await self._wait_with_others(wait, self._hook)
+                return event or await self._wait_alone(wait, self._hook)
+            except CapyInputError as error:
+                return WaitEvent.failed(self.thread_id, wait.url, CapyRequestError(str(error)))
+            except CapyConnectError as error:
+                step = wait.failed(error, time.time())
                 self._tell(step, wait)
                 if step.event is not None:
                     return step.event
+                attempts += 1
+                await asyncio.sleep(min(step.look_again_in, LOOK_UP_AGAIN * attempts))
 
-    async def _wait_alone(self, hook: CapyHook, settings: ConnectionSettings) -> WaitEvent:
-        wait = self._new_wait(settings)
+    async def _wait_with_others(self, wait: Wait, hook: CapyHook) -> WaitEvent | None:
+        """Wait in the shared poll; ``None`` when there is none any more."""
+        if not conf.getboolean("capy", "shared_poller", fallback=True):
+            return None
+        async with registry().joined(hook, wait, self.project_id) as waiter:
+            while (step := await waiter.next()) is not None:
+                self._tell(step, wait)
+                if step.event is not None:
+                    return step.event
+        return None
+
+    async def _wait_alone(self, wait: Wait, hook: CapyHook) -> WaitEvent:
         # A connection that outlived the interval would be one open file a wait.
         client = await hook.aclient(httpx.Limits(max_keepalive_connections=0))
         try:
@@ -178,16 +167,18 @@ class CapyThreadTrigger(BaseTrigger):
         finally:
             await client.close()
 
-    def _new_wait(self, settings: ConnectionSettings, **more: Any) -> Wait:
+    def _new_wait(self) -> Wait:
         return Wait(
             self.thread_id,
-            thread_url=lambda project_id: settings.thread_url(self.thread_id, project_id or self.project_id),
+            thread_url=self._thread_url,
             policy=Policy(checked_on_blocked(self.on_blocked), self.fail_on_task_error),
             poll_interval=self.poll_interval,
             deadline=self.deadline,
             tolerate_outage=self.tolerate_outage,
-            **more,
         )
+
+    def _thread_url(self, project_id: str) -> str:
+        return self._settings.thread_url(self.thread_id, project_id or self.project_id) if self._settings else ""
 
     def _tell(self, step: Step, wait: Wait) -> None:
         if step.line:
@@ -256,11 +247,7 @@ class CapyThreadTrigger(BaseTrigger):
     async def _stop(self, *, spare_blocked: bool) -> StopReport:
         from airflow_provider_capy.triggers.stops import stop
 
-        return await stop(self.thread_id, self._latest_hook(), budget=STOP_BUDGET, spare_blocked=spare_blocked)
-
-    def _latest_hook(self) -> CapyHook:
-        """Return the connection that the polls of this wait use by now."""
-        return self._seat.group.line.hook if self._seat is not None else self._get_hook()
+        return await stop(self.thread_id, self._get_hook(), budget=STOP_BUDGET, spare_blocked=spare_blocked)
 
     def _get_hook(self) -> CapyHook:
         if self._hook is None:

@@ -18,7 +18,7 @@ import psutil
 
 from airflow_provider_capy.emulator.server import EmulatorProcess
 from airflow_provider_capy.triggers.thread import CapyThreadTrigger
-from airflow_provider_capy.triggers.watcher import desk
+from airflow_provider_capy.polling.registry import registry
 
 
 async def event_of(thread_id: str, interval: float) -> Any:
@@ -52,7 +52,7 @@ async def main(control: Any, waits: int, interval: float, rounds: int) -> None:
                 {"round": turn, "outcomes": outcomes, "seconds": round(time.time() - began, 1),
                  "cpu_s": round(time.process_time() - used, 1), "requests": requests,
                  "rss_mb_per_1000": round((middle["rss_mb"] - before["rss_mb"]) * 1000 / waits, 1),
-                 "before": before, "middle": middle, "after": look(), "nothing_left": desk().is_empty}
+                 "before": before, "middle": middle, "after": look(), "nothing_left": registry().is_empty}
             ),
             flush=True,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from airflow_provider_capy.api.retry import RetryLimits
 from airflow_provider_capy.api.settings import ClientSettings
 from airflow_provider_capy.exceptions import CapyRequestError, CapyServerError, api_error_class
 from airflow_provider_capy.lifecycle import Policy
-from airflow_provider_capy.triggers.watcher import Desk
+from airflow_provider_capy.polling.registry import Registry
 from airflow_provider_capy.waiting import Wait
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ class FakeCapy:
     def __repr__(self) -> str:
         return f"FakeCapy({self.lives}, page={self.page}, faults={self.faults}, others={self.others})"
 
-    def client(self, _settings: ClientSettings) -> FakeCapy:
+    def client(self, settings: ClientSettings) -> FakeCapy:
+        self.settings = settings
         self.opened += 1
         return self
 
@@ -248,8 +249,16 @@ class Triggerer:
 
         self.capy = capy
         self.settings = ClientSettings(SecretStr("t"), retry=retry or RetryLimits())
-        self.desk = Desk(open_client=capy.client, clock=epoch, draw=random.Random(seed).random)  # type: ignore[arg-type]
-        self.hook: Any = SimpleNamespace(capy_conn_id="c")
+        self.registry = Registry(open_client=self.client, clock=epoch, draw=random.Random(seed).random)
+
+    async def client(self, hook: Any) -> Any:
+        return self.capy.client((await hook.asettings()).client)
+
+    def hook(self, conn_id: str = "c") -> Any:
+        async def asettings() -> Any:
+            return SimpleNamespace(client=self.settings)
+
+        return SimpleNamespace(capy_conn_id=conn_id, asettings=asettings)
 
     async def wait(self, waiter: Waiter) -> None:
         await asyncio.sleep(waiter.starts)
@@ -264,9 +273,8 @@ class Triggerer:
             draw=lambda: 0.5,
         )
         try:
-            async with self.desk.seat(self.hook, self.settings, wait, waiter.project) as seat:
-                while waiter.event is None:
-                    step = await seat.next()
+            async with self.registry.joined(self.hook(), wait, waiter.project) as place:
+                while waiter.event is None and (step := await place.next()) is not None:
                     if step.line:
                         waiter.lines.append(step.line)
                     waiter.event = step.event

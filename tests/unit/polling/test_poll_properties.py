@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_capy.lifecycle import START_RACE_SECONDS, Outcome, Policy
-from tests.unit.triggers.virtual import FakeCapy, Life, Triggerer, Waiter, plain_looks, run
+from tests.unit.polling.virtual import FakeCapy, Life, Triggerer, Waiter, plain_looks, run
 
 HORIZON = 400.0
 QUIET_FROM = 200.0
@@ -187,7 +187,7 @@ def test_pages_that_are_not_true_cost_little(world: tuple[FakeCapy, list[Waiter]
 @given(worlds())
 def test_nothing_is_left_when_the_last_wait_has_gone(world: tuple[FakeCapy, list[Waiter], int]) -> None:
     capy, _, triggerer = live(world)
-    assert triggerer.desk.is_empty
+    assert triggerer.registry.is_empty
     assert capy.opened == capy.closed
     assert capy.in_flight == 0
 

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_capy.hooks.capy import CapyHook
 from airflow_provider_capy.triggers.thread import CapyThreadTrigger
-from airflow_provider_capy.triggers.watcher import desk
+from airflow_provider_capy.polling.registry import registry
 
 if TYPE_CHECKING:
     from airflow_provider_capy.emulator.control import EmulatorControl
@@ -52,7 +52,7 @@ async def test_many_waits_share_one_look_up_one_client_and_pages(
     assert look_ups == ["capy_default"]
     assert "listThreads" in {request["operation"] for request in requests}
     assert len({request["client_port"] for request in requests}) <= 8
-    assert desk().is_empty
+    assert registry().is_empty
 
 
 async def test_the_switch_gives_every_trigger_its_own_loop(
@@ -90,12 +90,12 @@ async def test_a_connection_that_was_changed_is_looked_up_again_after_a_401(
 ) -> None:
     good = capy_emulator.connection_json()
     monkeypatch.setenv("AIRFLOW_CONN_CAPY_DEFAULT", good.replace(capy_emulator.token, "capy_revoked"))
-    await desk().hook("capy_default")
+    await registry().hook("capy_default")
     monkeypatch.setenv("AIRFLOW_CONN_CAPY_DEFAULT", good)
     ids = capy_emulator.create(copies=5, origin="api", seconds=1.0)
     assert await outcomes(ids) == {"ready"}
     assert len(look_ups) == 2
-    assert desk().is_empty
+    assert registry().is_empty
 
 
 async def test_a_token_that_stays_wrong_ends_the_wait(
@@ -115,5 +115,5 @@ async def test_thousands_of_waits_that_come_and_go_leave_no_task(capy_emulator: 
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-    assert desk().is_empty
+    assert registry().is_empty
     assert asyncio.all_tasks() == {asyncio.current_task()}

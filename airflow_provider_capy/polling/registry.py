@@ -1,0 +1,144 @@
+"""Where the waits of one triggerer meet: one look-up of a connection, one client and one poll for all that say the same."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import weakref
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+from airflow.sdk.configuration import conf
+
+from airflow_provider_capy.exceptions import CapyConnectError, CapyInputError
+from airflow_provider_capy.polling.poller import Poller
+from airflow_provider_capy.polling.waiter import Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from airflow_provider_capy.api.client import AsyncCapyClient
+    from airflow_provider_capy.hooks.capy import CapyHook
+    from airflow_provider_capy.waiting import Wait
+
+# How long a connection that was looked up serves new waits, and a failed look-up those who ask for it again (seconds).
+KNOWN_FOR = 300.0
+FAILED_FOR = 4.0
+# Idle sockets outlive an interval: a new one costs a handshake. How many there are is bounded by the requests in flight.
+KEPT_FOR = 600.0
+# [capy] poll_requests.
+IN_FLIGHT = 32
+
+
+async def _open_client(hook: CapyHook) -> AsyncCapyClient:
+    return await hook.aclient(httpx.Limits(max_connections=None, keepalive_expiry=KEPT_FOR))
+
+
+class Registry:
+    """The polls of one event loop.
+
+    Args:
+        open_client: makes the client of a connection.
+        in_flight: how many GETs of a connection may be under way at once.
+        clock: gives epoch seconds.
+        draw: gives a number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        open_client: Callable[[CapyHook], Awaitable[AsyncCapyClient]] = _open_client,
+        in_flight: int = IN_FLIGHT,
+        clock: Callable[[], float] = time.time,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._open_client = open_client
+        self._in_flight, self._clock, self._draw = in_flight, clock, draw
+        self._pollers: dict[Poller, str] = {}
+        self._known: dict[str, tuple[CapyHook | Exception, float]] = {}
+        self._asking: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept open for anybody."""
+        return not self._pollers and not self._asking
+
+    async def hook(self, conn_id: str) -> CapyHook:
+        """Return a connection, looked up; thousands that ask at once share one look-up.
+
+        Raises:
+            CapyInputError: a field of it is wrong.
+            CapyConnectError: it could not be looked up, which says nothing about the connection.
+        """
+        if time.monotonic() >= self._known.get(conn_id, (None, 0.0))[1]:
+            if conn_id not in self._asking:
+                # A task of its own: whoever happened to ask first may be cancelled, the others wait on.
+                self._asking[conn_id] = asyncio.ensure_future(self._look_up(conn_id))
+            await asyncio.wait({self._asking[conn_id]})
+        found, _ = self._known[conn_id]
+        if isinstance(found, CapyInputError):
+            raise CapyInputError(str(found))
+        if isinstance(found, Exception):
+            words = f"The connection {conn_id!r} could not be looked up: {type(found).__name__}: {found}"
+            raise CapyConnectError(words)
+        return found
+
+    async def _look_up(self, conn_id: str) -> None:
+        from airflow_provider_capy.hooks.capy import CapyHook
+
+        hook = CapyHook(conn_id)
+        found: CapyHook | Exception
+        try:
+            await hook.asettings()
+            found, lasts = hook, KNOWN_FOR
+        except Exception as error:  # noqa: BLE001 - whatever a secrets backend raises is told to those who asked
+            found, lasts = error.with_traceback(None), FAILED_FOR
+        self._known[conn_id] = found, time.monotonic() + lasts
+        del self._asking[conn_id]
+
+    @asynccontextmanager
+    async def joined(self, hook: CapyHook, wait: Wait, project_id: str | None) -> AsyncIterator[Waiter]:
+        """Let a wait take part in the poll of its connection for as long as the block lasts.
+
+        Args:
+            hook: the connection, looked up.
+            wait: the wait.
+            project_id: the thread's project, if it is known.
+
+        Raises:
+            CapyError: the client could not be opened.
+        """
+        poller = await self._poller(hook)
+        poller.join(waiter := Waiter(wait, project_id))
+        try:
+            yield waiter
+        finally:
+            poller.leave(waiter)
+            if poller.is_empty and self._pollers.pop(poller, None) is not None:
+                # A task of its own, which a cancelled wait does not take with it.
+                await asyncio.wait({asyncio.ensure_future(poller.close())})
+
+    async def _poller(self, hook: CapyHook) -> Poller:
+        """Return the poll of a connection: never another one's, which may come to say something else."""
+        settings = (await hook.asettings()).client
+        for poller, conn_id in self._pollers.items():
+            if conn_id == hook.capy_conn_id and poller.settings == settings:
+                return poller
+        client = await self._open_client(hook)
+        poller = Poller(client, in_flight=self._in_flight, clock=self._clock, draw=self._draw)
+        self._pollers[poller] = hook.capy_conn_id
+        return poller
+
+
+# Tests have a loop each, a triggerer has one for life.
+_REGISTRIES: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Registry] = weakref.WeakKeyDictionary()
+
+
+def registry() -> Registry:
+    """Return the running loop's registry."""
+    loop = asyncio.get_running_loop()
+    if loop not in _REGISTRIES:
+        _REGISTRIES[loop] = Registry(in_flight=max(conf.getint("capy", "poll_requests", fallback=IN_FLIGHT), 1))
+    return _REGISTRIES[loop]
