@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 from typing_extensions import NotRequired, TypedDict
 
 from airflow_provider_capy.api.calls import Call
-from airflow_provider_capy.api.models import Cursor, Whole  # noqa: TC001 - pydantic reads it
+from airflow_provider_capy.api.models import Cursor, Thread, Whole
 from airflow_provider_capy.foreign_text import LONGEST_TEXT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_provider_capy.api.requests import ListThreadsQuery
 
 
@@ -56,3 +58,39 @@ class GlancePage(TypedDict):
 def glance_at_threads(query: ListThreadsQuery) -> Call[GlancePage]:
     """Get one page of a project's threads (``listThreads``), narrowly."""
     return Call("listThreads", "GET", "/v1/threads", GlancePage, safe_to_retry=True, params=query.wire())
+
+
+# What only a GET shows.
+_FETCHED = ("title", "tasks", "created_at", "updated_at")
+
+
+class _Link:
+    __slots__ = ("url",)
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+
+class GlancedThread:
+    """A glance with the names of :class:`~airflow_provider_capy.api.models.Thread`, as far as a judgement needs them."""
+
+    __slots__ = ("blocked_on", "glance", "pending_wakeups", "project_id", "pull_requests", "run_state", "status", "waiting_on")  # fmt: skip
+
+    age: float | None = None
+    tasks: Sequence[Any] = ()
+
+    def __init__(self, glance: ThreadGlance) -> None:
+        self.glance = glance
+        self.run_state = glance["runState"]
+        self.status = glance.get("status", "")
+        self.project_id = glance.get("projectId", "")
+        self.waiting_on = glance.get("waitingOn") or ()
+        self.blocked_on = glance.get("blockedOn") or ()
+        self.pending_wakeups = glance.get("pendingWakeups") or 0
+        links = glance.get("pullRequests")
+        self.pull_requests = [_Link(link.get("url", "")) for link in links] if links else ()
+
+    def whole(self, known: Thread | None) -> Thread:
+        """Return as much of a whole thread as is known: what the page showed, and the rest from the last GET."""
+        seen = Thread.model_validate(self.glance)
+        return seen.model_copy(update={name: getattr(known, name) for name in _FETCHED} if known else {})

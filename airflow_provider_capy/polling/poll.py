@@ -1,4 +1,4 @@
-"""What the waits on one connection ask for, and when: pure, fed with time, answers, comings and goings.
+"""What the waits on one connection ask for, and when: without I/O, fed with time, answers, comings and goings.
 
 Threads at work are listed; what a list does not show, or shows at its end, is asked for singly: a page may only say that a wait
 goes on. The measure is one GET per thread and interval, which is what waits of their own would cost.
@@ -11,16 +11,15 @@ from collections import OrderedDict
 from functools import partial
 from heapq import heapify, heappop, heappush, nsmallest
 from itertools import count
-from math import ceil
-from typing import TYPE_CHECKING, NamedTuple
+from math import ceil, inf
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from airflow_provider_capy.api.models import Thread
 from airflow_provider_capy.api.retry import wait_before
 from airflow_provider_capy.exceptions import CapyAPIError, CapyRequestError
 from airflow_provider_capy.polling.lists import FEW, List, Walk
-from airflow_provider_capy.polling.outage import Outage
-from airflow_provider_capy.polling.waiter import ListKey, Waiter, may_be_over
-from airflow_provider_capy.waiting import is_passing
+from airflow_provider_capy.polling.waiter import MISSES, ListKey, Waiter
+from airflow_provider_capy.waiting import LONGEST_OUTAGE_PAUSE, is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,12 +34,14 @@ log = logging.getLogger(__name__)
 FIRST_LOOK_WITHIN = 2.0
 # A look comes up to this share of its interval late: so polls spread, and waits gather for a page.
 GATHER = 0.1
-# A thread that pages show is asked for singly at least this often (seconds); and of each walk, one thread.
+# A thread that pages show is asked for singly at least this often (seconds), and one thread of each walk.
 FETCHED_WITHIN = 1800.0
 # A page keeps looks waiting for an interval, and for so many seconds at the most.
 PATIENCE = 5.0
 # As many GETs are in flight as drain what waits for one within this share of the shortest interval.
 DRAIN = 0.1
+# A failure may be one thread's own; of so many threads in a row, it is everybody's.
+STREAK = 3
 
 
 class Now(NamedTuple):
@@ -54,9 +55,9 @@ class Poll:
     """The waits on one connection.
 
     Args:
-        limits: how patient one request is.
+        limits: how patient one look is.
         draw: gives a number in [0, 1).
-        in_flight: how many GETs may be under way, and four times as many as pages.
+        in_flight: how many GETs may be under way; and a quarter as many pages.
 
     Attributes:
         size: how many waits there are.
@@ -73,10 +74,12 @@ class Poll:
         self._asked: dict[str, float] = {}
         self._pages: OrderedDict[Walk, None] = OrderedDict()
         self._reading = 0
-        self._outage = Outage(limits, draw)
+        self._seconds_each, self._shortest = 0.0, inf
+        # An outage: since when, whose GET is the next probe, and when that is due; whose looks wait for its answer.
+        self._failing: set[str] = set()
+        self._away_since: float | None = None
+        self._probe, self._probe_at = "", 0.0
         self._held: dict[Waiter, None] = {}
-        self._seconds_each = 0.0
-        self._shortest = float("inf")
 
     def everybody(self) -> list[Waiter]:
         """Return all waits."""
@@ -88,7 +91,7 @@ class Poll:
         self.size += 1
         self._shortest = min(self._shortest, waiter.interval)
         waiter.fetched_at = now.loop - self._draw() * FETCHED_WITHIN
-        self._file(waiter, waiter.list_key(now.loop))
+        self._file(waiter, waiter.list_key)
         self._plan_at(now.loop + self._draw() * min(waiter.interval, FIRST_LOOK_WITHIN), waiter)
 
     def leave(self, waiter: Waiter) -> None:
@@ -105,13 +108,13 @@ class Poll:
             self._queue.pop(thread_id, None)
 
     def next_at(self, now: Now) -> float:
-        """Return the loop time of the next :meth:`tick`, infinite when only an answer brings one about."""
+        """Return the loop time of the next :meth:`tick`; infinite when only an answer brings one about."""
         while self._plan and self._plan[0][1] != self._plan[0][2].ticket:
             heappop(self._plan)
-        at = self._plan[0][0] if self._plan else float("inf")
+        at = self._plan[0][0] if self._plan else inf
         if self._queue:
             at = min(at, now.loop + max(DRAIN * self._shortest, 0.05))
-        return min(at, self._outage.until) if self._held and self._outage.probe is None else at
+        return min(at, self._probe_at) if self._held and not self._probe else at
 
     def tick(self, now: Now) -> Iterator[str | Walk]:
         """Take up what is due by now, and yield what to send: a GET of a thread, or the next page of a walk."""
@@ -124,9 +127,14 @@ class Poll:
                 self._is_due(entry, now)
             else:
                 entry.is_late = True
-                self._ask_all(entry.due, now)
-        if self._held and self._outage.probe is None and now.loop >= self._outage.until:
-            self._probe()
+                for waiter in tuple(entry.due):
+                    self._ask(waiter, now)
+        if self._held and not self._probe and now.loop >= self._probe_at:
+            # One that failed before may be the only one that fails.
+            waiter = min(self._held, key=lambda held: held.wait.thread_id in self._failing)
+            self._probe = waiter.wait.thread_id
+            self._unplan(waiter)
+            self._enqueue(self._probe, first=True)
         while self._pages and self._reading < max(self._in_flight // 4, 1):
             self._reading += 1
             yield self._pages.popitem(last=False)[0]
@@ -135,22 +143,25 @@ class Poll:
             self._asked[thread_id] = now.loop
             yield thread_id
 
-    # What is due
+    def _slots(self, now: float) -> int:
+        oldest = now - min(self._asked.values(), default=now)
+        wanted = ceil(len(self._queue) * max(self._seconds_each, oldest) / max(DRAIN * self._shortest, 0.01))
+        return min(max(wanted, 1), self._in_flight)
+
+    # Planning
 
     def _is_due(self, waiter: Waiter, now: Now) -> None:
-        a_list = self._lists[waiter.key] if waiter.key and not waiter.is_sharp else None
-        if a_list is None or self._outage.failures or waiter.wait.is_at_its_end(now.epoch) or not a_list.is_open(now.loop):
+        a_list = None if waiter.key is None or waiter.is_sharp or self._is_at_its_end(waiter, now) else self._lists[waiter.key]
+        if a_list is None or self._away_since is not None or not a_list.is_open(now.loop):
             self._ask(waiter, now)
-        elif (walk := a_list.walk) is not None and not walk.is_late:
-            walk.due[waiter] = False
-        elif walk is not None:
-            self._ask(waiter, now)
+        elif a_list.walk is not None and not a_list.walk.is_late:
+            a_list.walk.due[waiter] = False
         else:
-            a_list.collected[waiter] = True
-            if len(a_list.collected) > FEW:
+            a_list.gathered[waiter] = True
+            if len(a_list.gathered) > FEW and a_list.walk is None:
                 self._walk(a_list, now)
-            elif now.loop < (gathered := waiter.due + GATHER * waiter.interval):
-                self._plan_at(gathered, waiter)
+            elif now.loop < (until := waiter.due + GATHER * waiter.interval):
+                self._plan_at(until, waiter)
             else:
                 self._ask(waiter, now)
 
@@ -158,39 +169,25 @@ class Poll:
         """Have a thread fetched when it is its turn; in an outage, when a probe was answered."""
         self._unplan(waiter)
         waiter.is_sharp |= sharp
-        is_at_its_end = waiter.wait.is_at_its_end(now.epoch)
-        if self._outage.failures and not is_at_its_end:
-            self._held[waiter] = None
-            if waiter.seen_at is None:
-                # Alone it would look at once.
-                self._outage.until = min(self._outage.until, now.loop)
-            if waiter.wait.deadline is not None:
-                self._plan_at(now.loop + waiter.wait.deadline - now.epoch, waiter)
-        elif waiter.wait.thread_id not in self._asked:
-            self._enqueue(waiter, first=is_at_its_end)
+        at_its_end = self._is_at_its_end(waiter, now)
+        if self._away_since is None or at_its_end:
+            self._enqueue(waiter.wait.thread_id, first=at_its_end)
+            return
+        self._held[waiter] = None
+        if waiter.seen_at is None:
+            # Alone it would look at once.
+            self._probe_at = min(self._probe_at, now.loop)
+        if waiter.wait.deadline is not None:
+            self._plan_at(now.loop + waiter.wait.deadline - now.epoch, waiter)
 
-    def _ask_all(self, waiters: dict[Waiter, bool], now: Now) -> None:
-        for waiter in tuple(waiters):
-            self._ask(waiter, now)
-        waiters.clear()
+    def _is_at_its_end(self, waiter: Waiter, now: Now) -> bool:
+        return waiter.wait.is_at_its_end(now.epoch)
 
-    def _enqueue(self, waiter: Waiter, *, first: bool) -> None:
-        self._queue.setdefault(waiter.wait.thread_id)
-        if first:
-            self._queue.move_to_end(waiter.wait.thread_id, last=False)
-
-    def _probe(self) -> None:
-        # One that failed before may be the only one that fails.
-        waiter = min(self._held, key=lambda held: held.wait.thread_id in self._outage.failing)
-        self._unplan(waiter)
-        self._outage.probe = waiter.wait.thread_id
-        if waiter.wait.thread_id not in self._asked:
-            self._enqueue(waiter, first=True)
-
-    def _slots(self, now: float) -> int:
-        oldest = now - min(self._asked.values(), default=now)
-        wanted = ceil(len(self._queue) * max(self._seconds_each, oldest) / max(DRAIN * self._shortest, 0.01))
-        return min(max(wanted, 1), self._in_flight)
+    def _enqueue(self, thread_id: str, *, first: bool) -> None:
+        if thread_id not in self._asked:
+            self._queue.setdefault(thread_id)
+            if first:
+                self._queue.move_to_end(thread_id, last=False)
 
     def _plan_at(self, at: float, entry: Waiter | Walk) -> None:
         entry.ticket = next(self._tickets)
@@ -204,7 +201,7 @@ class Poll:
         self._held.pop(waiter, None)
         if waiter.key is not None:
             a_list = self._lists[waiter.key]
-            a_list.collected.pop(waiter, None)
+            a_list.gathered.pop(waiter, None)
             if a_list.walk is not None:
                 a_list.walk.due.pop(waiter, None)
 
@@ -226,20 +223,20 @@ class Poll:
         pause = step.look_again_in
         waiter.is_sharp = pause < 0.999 * waiter.interval
         waiter.due = now.loop + pause
-        a_list = None if waiter.key is None else self._lists[waiter.key]
-        late = 0.0 if waiter.is_sharp or (a_list and a_list.is_open(now.loop)) else self._draw() * GATHER * pause
-        self._plan_at(waiter.due + late, waiter)
+        gathers = waiter.is_sharp or (waiter.key is not None and self._lists[waiter.key].is_open(now.loop))
+        self._plan_at(waiter.due if gathers else waiter.due + self._draw() * GATHER * waiter.interval, waiter)
 
-    def _judged(self, waiter: Waiter, now: Now, judge: Callable[[], Step]) -> None:
+    def _told(self, waiter: Waiter, now: Now, judge: Callable[[], Step]) -> None:
         try:
             step = judge()
         except Exception as error:  # noqa: BLE001 - one odd thread must not end the wait for the others
             self._broke(waiter, error)
         else:
+            self._file(waiter, waiter.list_key)
             self._go_on(waiter, step, now)
 
     def _broke(self, waiter: Waiter, error: Exception) -> None:
-        waiter.broke(error)
+        waiter.tell(error)
         self.leave(waiter)
 
     # Single threads
@@ -249,70 +246,76 @@ class Poll:
         sent = self._asked.pop(thread_id)
         # Shared by those that were under way with it: on a busy machine more at a time take longer, and gain nothing.
         self._seconds_each += 0.2 * ((now.loop - sent) / (len(self._asked) + 1) - self._seconds_each)
-        failed = answer if isinstance(answer, CapyRequestError) else None
-        passing = failed is not None and is_passing(failed)
-        if failed is not None and passing:
-            if self._outage.failed(thread_id, failed, sent, now.loop):
-                self._is_away(failed, now)
-        elif isinstance(answer, (Thread, CapyAPIError)) and self._outage.over(sent):
-            self._is_back(now)
-        for waiter in self._waiters.get(thread_id, [])[:]:
-            waiter.seen_at = waiter.fetched_at = now.loop
-            if isinstance(answer, Thread):
-                self._saw(waiter, answer, now)
-            elif not isinstance(answer, CapyRequestError):
+        passing = isinstance(answer, CapyRequestError) and is_passing(answer)
+        if isinstance(answer, CapyRequestError) and passing:
+            self._is_away(thread_id, answer, sent, now)
+        elif isinstance(answer, (Thread, CapyAPIError)):
+            self._is_there(sent, now)
+        waiters = dict.fromkeys(self._waiters.get(thread_id, ()))
+        if self._probe == thread_id:
+            self._probe = ""
+            # Its failure is the look of all who were held for it.
+            waiters |= self._held if passing else {}
+        for waiter in waiters:
+            if waiter.wait.thread_id != thread_id and self._is_at_its_end(waiter, now):
+                self._ask(waiter, now)
+                continue
+            self._unplan(waiter)
+            waiter.seen_at = now.loop
+            waiter.attempts = waiter.attempts + 1 if passing else 0
+            if isinstance(answer, CapyRequestError) and passing and self._tries_again(waiter, answer, now):
+                continue
+            if isinstance(answer, CapyRequestError):
+                waiter.attempts = 0
+                muted = passing and self._away_since is not None and self.size > FEW
+                self._told(waiter, now, partial(waiter.failed, answer, now.epoch, muted=muted))
+            elif isinstance(answer, Exception):
                 self._broke(waiter, answer)
-            elif not passing or not self._tries_again(waiter, answer, now):
-                self._failed(waiter, answer, now, muted=passing)
-        if self._outage.probe == thread_id:
-            self._outage.probe = None
-            if failed is not None and self._outage.failures:
-                self._share(failed, now)
-
-    def _saw(self, waiter: Waiter, thread: Thread, now: Now) -> None:
-        if waiter.is_sample and waiter.key is not None:
-            waiter.is_sample = False
-            self._lists[waiter.key].sampled(is_true=not may_be_over(thread, waiter.wait, now.epoch))
-        key = waiter.learn(thread, now.loop, hidden_for=FETCHED_WITHIN)
-        self._file(waiter, key)
-        self._judged(waiter, now, partial(waiter.fetched, thread, now.epoch))
-
-    def _failed(self, waiter: Waiter, error: CapyRequestError, now: Now, *, muted: bool) -> None:
-        muted = muted and self._outage.is_told
-        self._judged(waiter, now, partial(waiter.failed, error, now.epoch, muted=muted))
+            else:
+                self._compare(waiter, answer, now)
+                self._told(waiter, now, partial(waiter.fetched, answer, now.epoch))
 
     def _tries_again(self, waiter: Waiter, error: CapyRequestError, now: Now) -> bool:
-        """Plan another GET before the look counts as failed, as a wait of its own would make it."""
-        waiter.attempts += 1
-        waiter.wait.missed()
+        """Ask once more before the look counts as failed, as often as a wait of its own would."""
         pause = wait_before(waiter.attempts, error, self._limits, self._draw)
-        enough = waiter.attempts >= self._limits.attempts or pause > self._limits.total or self._outage.has_lasted
-        if enough or waiter.wait.is_at_its_end(now.epoch):
+        if waiter.attempts >= self._limits.attempts or pause > self._limits.total or self._is_at_its_end(waiter, now):
             return False
+        waiter.wait.missed()
         waiter.is_sharp = True
         self._plan_at(now.loop + pause, waiter)
         return True
 
-    def _share(self, error: CapyRequestError, now: Now) -> None:
-        """Let those who were held know how the probe failed: it is their look, too."""
-        for waiter in tuple(self._held):
-            waiter.seen_at = now.loop
-            if self._outage.has_lasted:
-                self._unplan(waiter)
-                self._failed(waiter, error, now, muted=True)
+    def _compare(self, waiter: Waiter, thread: Thread, now: Now) -> None:
+        waiter.fetched_at = now.loop
+        if waiter.is_sample and waiter.key is not None:
+            a_list, is_true = self._lists[waiter.key], not waiter.may_be_over(thread, now.epoch)
+            a_list.samples = max(a_list.samples // 2, 1) if is_true else 2 * a_list.samples
+        waiter.is_sample = False
 
-    def _is_away(self, error: CapyRequestError, now: Now) -> None:
-        self._outage.is_told = self.size > FEW
-        if self._outage.is_told:
-            log.warning("%d waits slow down together, since nobody gets an answer: %s", self.size, error)
-        queue, self._queue = self._queue, OrderedDict()
-        for thread_id in queue:
-            for waiter in self._waiters[thread_id]:
+    def _is_away(self, thread_id: str, error: CapyRequestError, sent: float, now: Now) -> None:
+        self._failing.add(thread_id)
+        if self._away_since is None:
+            if len(self._failing) < STREAK:
+                return
+            self._away_since = now.loop
+            if self.size > FEW:
+                log.warning("%d waits slow down together, since nobody gets an answer: %s", self.size, error)
+            queue, self._queue = self._queue, OrderedDict()
+            for waiter in [waiter for queued in queue for waiter in self._waiters[queued]]:
                 self._ask(waiter, now)
+        elif sent < self._probe_at:
+            return
+        retry_after = error.retry_after if isinstance(error, CapyAPIError) else None
+        pause = min((now.loop - self._away_since) / 2, LONGEST_OUTAGE_PAUSE)
+        self._probe_at = now.loop + max(retry_after or 0.0, pause, FIRST_LOOK_WITHIN)
 
-    def _is_back(self, now: Now) -> None:
-        if self._outage.is_told:
-            log.info("%d waits go on after %.0f s without an answer", self.size, now.loop - self._outage.since)
+    def _is_there(self, sent: float, now: Now) -> None:
+        self._failing.clear()
+        if self._away_since is None or sent < self._away_since:
+            return
+        if self.size > FEW:
+            log.info("%d waits go on after %.0f s without an answer", self.size, now.loop - self._away_since)
+        self._away_since = None
         for a_list in self._lists.values():
             if a_list.has_failed:
                 a_list.wake()
@@ -323,11 +326,10 @@ class Poll:
     # Lists
 
     def _walk(self, a_list: List, now: Now) -> None:
-        due, a_list.collected = a_list.collected, {}
+        due, a_list.gathered = a_list.gathered, {}
         for waiter in due:
-            waiter.ticket = 0
-        [key] = {waiter.key for waiter in due if waiter.key}
-        a_list.walk = Walk(key, due, now.loop, min(waiter.interval for waiter in due), a_list.members)
+            waiter.ticket, key = 0, waiter.key
+        a_list.walk = Walk(cast("ListKey", key), due, now.loop, a_list.members)
         self._next_page(a_list.walk, now)
 
     def _next_page(self, walk: Walk, now: Now) -> None:
@@ -340,34 +342,44 @@ class Poll:
         walk.ticket = 0
         a_list = self._lists.get(walk.key)
         if a_list is None or a_list.walk is not walk:
-            self._ask_all(walk.due, now)
+            # Everybody has left it meanwhile, and perhaps others have come.
             return
-        if isinstance(answer, CapyRequestError):
-            self._end(a_list, walk, now, answer)
-            return
-        if not self._outage.failures:
-            self._outage.failing.clear()
-        saved = 0.0
-        for item in answer["items"]:
-            # Most of what a page shows is as it was, or somebody else's: this loop is what polling costs.
-            if item is None or (waiters := self._waiters.get(item["id"])) is None or item["id"] in self._asked:
-                continue
-            for waiter in waiters[:]:
-                saved += self._listed(waiter, item, walk, now)
-        cursor = (answer.get("nextCursor") if answer.get("hasMore") else None) or ""
-        if walk.read(saved, cursor) and not self._outage.failures:
-            self._next_page(walk, now)
+        if not isinstance(answer, CapyRequestError):
+            if self._away_since is None:
+                self._failing.clear()
+            saved = 0.0
+            for item in answer["items"]:
+                # Most of what a page shows is as it was, or somebody else's: this loop is what polling costs.
+                if item is not None and (waiters := self._waiters.get(item["id"])) and item["id"] not in self._asked:
+                    saved += sum(self._shown(waiter, item, walk, now) for waiter in tuple(waiters))
+            cursor = (answer.get("nextCursor") if answer.get("hasMore") else None) or ""
+            if walk.read(saved, cursor) and self._away_since is None:
+                self._next_page(walk, now)
+                return
+            a_list.walked(walk, now.loop)
         else:
-            self._end(a_list, walk, now)
+            a_list.failed(walk, answer, now.loop)
+        a_list.walk = None
+        for waiter, from_start in walk.due.items():
+            if not from_start:
+                self._is_due(waiter, now)
+                continue
+            if not walk.cursor and not isinstance(answer, CapyRequestError):
+                # A thread may slip from a page to one that was read before; a list that shows nobody shows none of them.
+                waiter.missed += 1 if walk.has_paid else MISSES
+            self._ask(waiter, now)
+        for waiter in nsmallest(a_list.samples, walk.shown, key=lambda shown: shown.fetched_at):
+            if waiter.ticket and not waiter.is_sharp:
+                waiter.is_sample = True
+                self._ask(waiter, now, sharp=True)
 
-    def _listed(self, waiter: Waiter, item: ThreadGlance, walk: Walk, now: Now) -> float:
-        """Take in that a page shows a thread, and return which share of a GET that has saved."""
-        if waiter.key == walk.key:
-            walk.unseen -= 1
+    def _shown(self, waiter: Waiter, glance: ThreadGlance, walk: Walk, now: Now) -> float:
+        """Take in that a page shows a thread; return which share of a GET that has saved."""
+        walk.unseen -= waiter.key == walk.key
         if waiter.is_sharp:
             return 0.0
         try:
-            step = waiter.listed(item, now.epoch)
+            step = waiter.glanced(glance, now.epoch)
         except Exception as error:  # noqa: BLE001 - one odd thread must not end the wait for the others
             self._broke(waiter, error)
             return 0.0
@@ -375,27 +387,9 @@ class Poll:
         if step is None or now.loop - waiter.fetched_at > FETCHED_WITHIN:
             self._ask(waiter, now, sharp=True)
             return 0.0
-        self._queue.pop(item["id"], None)
+        self._queue.pop(glance["id"], None)
         walk.shown.append(waiter)
-        saved, waiter.seen_at, waiter.attempts = waiter.worth(now.loop), now.loop, 0
+        saved, waiter.seen_at = waiter.worth(now.loop), now.loop
+        waiter.missed -= waiter.missed % MISSES
         self._go_on(waiter, step, now)
         return saved
-
-    def _end(self, a_list: List, walk: Walk, now: Now, error: CapyRequestError | None = None) -> None:
-        a_list.walk = None
-        if error is not None:
-            a_list.failed(walk, now.loop, error)
-        else:
-            for waiter in nsmallest(a_list.samples, walk.shown, key=lambda shown: shown.fetched_at):
-                if waiter.ticket:
-                    waiter.is_sample = True
-                    self._ask(waiter, now, sharp=True)
-            a_list.walked(walk, now.loop)
-        for waiter, was_there in walk.due.items():
-            if error is None and walk.is_complete and was_there:
-                waiter.missing_from = walk.key
-                self._ask(waiter, now, sharp=True)
-            elif was_there:
-                self._ask(waiter, now)
-            else:
-                self._is_due(waiter, now)

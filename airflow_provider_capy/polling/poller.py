@@ -106,7 +106,7 @@ class Poller:
         except Exception:
             log.exception("The shared poll broke: its %d waits go on alone", self._poll.size)
             for waiter in self._poll.everybody():
-                waiter.left_alone()
+                waiter.tell(None)
                 self._poll.leave(waiter)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

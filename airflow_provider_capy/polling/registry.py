@@ -1,4 +1,4 @@
-"""Where the waits of one triggerer meet: one look-up of a connection, one client and one poll for all that say the same."""
+"""Where the waits of one triggerer meet: one client and one poll for all on the same connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import httpx
 from airflow.sdk.configuration import conf
 
-from airflow_provider_capy.exceptions import CapyConnectError, CapyInputError
 from airflow_provider_capy.polling.poller import Poller
 from airflow_provider_capy.polling.waiter import Waiter
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from airflow_provider_capy.hooks.capy import CapyHook
     from airflow_provider_capy.waiting import Wait
 
-# How long a connection that was looked up serves new waits, and a failed look-up those who ask for it again (seconds).
-KNOWN_FOR = 300.0
-FAILED_FOR = 4.0
 # Idle sockets outlive an interval: a new one costs a handshake. How many there are is bounded by the requests in flight.
 KEPT_FOR = 600.0
 # [capy] poll_requests.
@@ -57,46 +53,11 @@ class Registry:
         self._open_client = open_client
         self._in_flight, self._clock, self._draw = in_flight, clock, draw
         self._pollers: dict[Poller, str] = {}
-        self._known: dict[str, tuple[CapyHook | Exception, float]] = {}
-        self._asking: dict[str, asyncio.Task[None]] = {}
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is kept open for anybody."""
-        return not self._pollers and not self._asking
-
-    async def hook(self, conn_id: str) -> CapyHook:
-        """Return a connection, looked up; thousands that ask at once share one look-up.
-
-        Raises:
-            CapyInputError: a field of it is wrong.
-            CapyConnectError: it could not be looked up, which says nothing about the connection.
-        """
-        if time.monotonic() >= self._known.get(conn_id, (None, 0.0))[1]:
-            if conn_id not in self._asking:
-                # A task of its own: whoever happened to ask first may be cancelled, the others wait on.
-                self._asking[conn_id] = asyncio.ensure_future(self._look_up(conn_id))
-            await asyncio.wait({self._asking[conn_id]})
-        found, _ = self._known[conn_id]
-        if isinstance(found, CapyInputError):
-            raise CapyInputError(str(found))
-        if isinstance(found, Exception):
-            words = f"The connection {conn_id!r} could not be looked up: {type(found).__name__}: {found}"
-            raise CapyConnectError(words)
-        return found
-
-    async def _look_up(self, conn_id: str) -> None:
-        from airflow_provider_capy.hooks.capy import CapyHook
-
-        hook = CapyHook(conn_id)
-        found: CapyHook | Exception
-        try:
-            await hook.asettings()
-            found, lasts = hook, KNOWN_FOR
-        except Exception as error:  # noqa: BLE001 - whatever a secrets backend raises is told to those who asked
-            found, lasts = error.with_traceback(None), FAILED_FOR
-        self._known[conn_id] = found, time.monotonic() + lasts
-        del self._asking[conn_id]
+        return not self._pollers
 
     @asynccontextmanager
     async def joined(self, hook: CapyHook, wait: Wait, project_id: str | None) -> AsyncIterator[Waiter]:

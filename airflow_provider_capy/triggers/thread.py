@@ -13,6 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_capy.events import WaitEvent
 from airflow_provider_capy.exceptions import CapyConnectError, CapyInputError, CapyRequestError
+from airflow_provider_capy.hooks.look_ups import look_ups
 from airflow_provider_capy.killing import UNKNOWN, ask_from_trigger, shielded, told_by_its_end
 from airflow_provider_capy.lifecycle import TOLERATED_OUTAGE, OnBlocked, Policy, checked_on_blocked
 from airflow_provider_capy.links import PULL_REQUEST_URL_KEY
@@ -127,7 +128,7 @@ class CapyThreadTrigger(BaseTrigger):
         while True:
             try:
                 # Before anything else: a kill must find it looked up, the first look-up of a triggerer takes seconds.
-                self._hook = await registry().hook(self.capy_conn_id)
+                self._hook = await look_ups().hook(self.capy_conn_id)
                 self._settings = await self._hook.asettings()
                 event = await self._wait_with_others(wait, self._hook)
                 return event or await self._wait_alone(wait, self._hook)

@@ -178,9 +178,9 @@ def test_requests_cost_no_more_than_single_gets(world: tuple[FakeCapy, list[Wait
 def test_pages_that_are_not_true_cost_little(world: tuple[FakeCapy, list[Waiter], int]) -> None:
     world[0].faults = []
     capy, waiting, _ = live(world)
-    # One GET more each time, and then the thread is asked for singly for eight looks.
+    # One GET more each time, until the list has not paid.
     plain = sum(map(plain_looks, waiting))
-    assert len(capy.requests) <= plain * (1 + 1 / 8) + 4 * len(waiting)
+    assert len(capy.requests) <= plain * (1 + 1 / 8) + 8 * len(waiting)
 
 
 @worldly

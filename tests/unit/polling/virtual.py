@@ -10,8 +10,10 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from tenacity import AsyncRetrying
+
 from airflow_provider_capy.api.models import Thread
-from airflow_provider_capy.api.retry import RetryLimits
+from airflow_provider_capy.api.retry import RetryLimits, policy
 from airflow_provider_capy.api.settings import ClientSettings
 from airflow_provider_capy.exceptions import CapyRequestError, CapyServerError, api_error_class
 from airflow_provider_capy.lifecycle import Policy
@@ -142,7 +144,11 @@ class FakeCapy:
         await asyncio.sleep(LATENCY)
         self.closed += 1
 
-    async def send(self, call: Call[Any], _retry: RetryLimits | None = None) -> Any:
+    async def send(self, call: Call[Any], retry: RetryLimits | None = None) -> Any:
+        limits = policy(retry or self.settings.retry, safe_to_retry=call.safe_to_retry, draw=lambda: 0.5)
+        return await AsyncRetrying(**limits)(self._once, call)
+
+    async def _once(self, call: Call[Any]) -> Any:
         thread_id = call.path.rsplit("/", 1)[1] if call.operation == "getThread" else None
         request = Request(now(), call.operation, thread_id, params=dict(call.params))
         self.requests.append(request)

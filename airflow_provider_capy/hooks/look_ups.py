@@ -1,0 +1,62 @@
+"""Connections that many waits of one event loop need at once: looked up once for all, and never raised as one object."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+
+from airflow_provider_capy.exceptions import CapyConnectError, CapyInputError
+from airflow_provider_capy.hooks.capy import CapyHook
+
+# How long a connection that was looked up serves new waits, and a failed look-up those who ask for it again (seconds).
+KNOWN_FOR = 300.0
+FAILED_FOR = 4.0
+
+
+class LookUps:
+    """The look-ups of one event loop."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[CapyHook | Exception, float]] = {}
+        self._asking: dict[str, asyncio.Task[None]] = {}
+
+    async def hook(self, conn_id: str) -> CapyHook:
+        """Return a connection, looked up; thousands that ask at once share one look-up.
+
+        Raises:
+            CapyInputError: a field of it is wrong.
+            CapyConnectError: it could not be looked up, which says nothing about the connection.
+        """
+        if time.monotonic() >= self._known.get(conn_id, (None, 0.0))[1]:
+            if conn_id not in self._asking:
+                # A task of its own: whoever happened to ask first may be cancelled, the others wait on.
+                self._asking[conn_id] = asyncio.ensure_future(self._look_up(conn_id))
+            await asyncio.wait({self._asking[conn_id]})
+        found, _ = self._known[conn_id]
+        if isinstance(found, CapyInputError):
+            raise CapyInputError(str(found))
+        if isinstance(found, Exception):
+            words = f"The connection {conn_id!r} could not be looked up: {type(found).__name__}: {found}"
+            raise CapyConnectError(words)
+        return found
+
+    async def _look_up(self, conn_id: str) -> None:
+        hook = CapyHook(conn_id)
+        found: CapyHook | Exception
+        try:
+            await hook.asettings()
+            found, lasts = hook, KNOWN_FOR
+        except Exception as error:  # noqa: BLE001 - whatever a secrets backend raises is told to those who asked
+            found, lasts = error.with_traceback(None), FAILED_FOR
+        self._known[conn_id] = found, time.monotonic() + lasts
+        del self._asking[conn_id]
+
+
+# Tests have a loop each, a triggerer has one for life.
+_LOOK_UPS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LookUps] = weakref.WeakKeyDictionary()
+
+
+def look_ups() -> LookUps:
+    """Return the running loop's look-ups."""
+    return _LOOK_UPS.setdefault(asyncio.get_running_loop(), LookUps())
