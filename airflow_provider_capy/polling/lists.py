@@ -26,7 +26,7 @@ class Walk:
 
     Attributes:
         key: the list.
-        due: whose looks wait for it, and whether they did from its start.
+        due: whose looks wait for it.
         began: loop time.
         unseen: how many threads of the list were not shown yet.
         ticket: the place in the plan of the moment at which nobody waits for it any more.
@@ -36,7 +36,7 @@ class Walk:
     """
 
     key: ListKey
-    due: dict[Waiter, bool]
+    due: dict[Waiter, None]
     began: float
     unseen: int
     ticket: int = 0
@@ -59,12 +59,12 @@ class Walk:
         self._barren = 0 if saved >= FEW else self._barren + 1
         self.cursor = "" if cursor in self._cursors else cursor
         self._cursors.add(cursor)
-        return bool(self.cursor) and self.unseen > 0 and not self.is_late and self._barren <= len(self.due) // 100
+        return bool(self.cursor) and self.unseen > 0 and self._barren <= len(self.due) // 100
 
     @property
     def has_paid(self) -> bool:
         """Whether its pages saved more than they cost."""
-        return not self.is_late and self._saved >= FEW * self._pages
+        return self._saved >= FEW * self._pages
 
 
 @dataclass(eq=False, slots=True)
@@ -72,15 +72,15 @@ class List:
     """What is known of one list.
 
     Attributes:
-        members: how many waits it should show.
+        members: the waits that it should show.
         gathered: whose looks are due, and wait until enough others are.
         walk: the one under way.
         has_failed: whether the last one did.
         samples: how many of those whom a walk shows are asked for singly: twice as many each time a GET contradicts it.
     """
 
-    members: int = 0
-    gathered: dict[Waiter, bool] = field(default_factory=dict)
+    members: dict[Waiter, None] = field(default_factory=dict)
+    gathered: dict[Waiter, None] = field(default_factory=dict)
     walk: Walk | None = None
     has_failed: bool = False
     samples: int = 1
@@ -91,7 +91,7 @@ class List:
 
     def is_open(self, now: float) -> bool:
         """Say whether a walk is worth trying: for more than a few, and not soon after one that was not."""
-        return self.members > FEW and (now >= self._rests_until or self.members >= 2 * self._hoped)
+        return len(self.members) > FEW and (now >= self._rests_until or len(self.members) >= 2 * self._hoped)
 
     def wake(self) -> None:
         """Take it up again."""
@@ -106,7 +106,7 @@ class List:
 
     def walked(self, walk: Walk, now: float) -> None:
         """Go on after a walk, or rest when it did not pay or was not true."""
-        if 2 * self.samples > max(self.members, 2 * FEW):
+        if 2 * self.samples > max(len(self.members), 2 * FEW):
             self._rest(LONGEST, walk, now)
             words = "Project %s: its list shows threads at work that are not, they are asked for singly"
             self._tell(words, walk.key.project_id)
@@ -115,10 +115,10 @@ class List:
             self._is_told = False
         else:
             self._rest(UNPAID, walk, now)
-            self._hoped = self.members
+            self._hoped = len(self.members)
 
     def _rest(self, intervals: int, walk: Walk, now: float) -> None:
-        self._times = 1 if self.members >= 2 * self._hoped else self._times + 1
+        self._times = 1 if len(self.members) >= 2 * self._hoped else self._times + 1
         self._rests_until = now + walk.shortest * min(intervals * 2 ** min(self._times - 1, 10), LONGEST)
         self._hoped = float("inf")
 

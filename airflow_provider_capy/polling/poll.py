@@ -39,7 +39,9 @@ FETCHED_WITHIN = 1800.0
 # A page keeps looks waiting for an interval, and for so many seconds at the most.
 PATIENCE = 5.0
 # As many GETs are in flight as drain what waits for one within this share of the shortest interval.
-DRAIN = 0.1
+DRAIN = 0.25
+# A GET that takes so many seconds keeps no others waiting.
+HANGS = 1.0
 # A failure may be one thread's own; of so many threads in a row, it is everybody's.
 STREAK = 3
 
@@ -91,8 +93,9 @@ class Poll:
         self.size += 1
         self._shortest = min(self._shortest, waiter.interval)
         waiter.fetched_at = now.loop - self._draw() * FETCHED_WITHIN
-        self._file(waiter, waiter.list_key)
-        self._plan_at(now.loop + self._draw() * min(waiter.interval, FIRST_LOOK_WITHIN), waiter)
+        self._file(waiter, waiter.list_key, now)
+        waiter.due = now.loop + self._draw() * min(waiter.interval, FIRST_LOOK_WITHIN)
+        self._plan_at(waiter.due, waiter, now)
 
     def leave(self, waiter: Waiter) -> None:
         """Let a wait go; leaving twice does no harm."""
@@ -116,8 +119,13 @@ class Poll:
             at = min(at, now.loop + max(DRAIN * self._shortest, 0.05))
         return min(at, self._probe_at) if self._held and not self._probe else at
 
-    def tick(self, now: Now) -> Iterator[str | Walk]:
-        """Take up what is due by now, and yield what to send: a GET of a thread, or the next page of a walk."""
+    def tick(self, now: Now, *, is_busy: bool = False) -> Iterator[str | Walk]:
+        """Take up what is due by now, and yield what to send: a GET of a thread, or the next page of a walk.
+
+        Args:
+            now: the moment.
+            is_busy: whether the loop has little time left, so that more requests at once would gain nothing.
+        """
         while self._plan and self._plan[0][0] <= now.loop:
             _, ticket, entry = heappop(self._plan)
             if ticket != entry.ticket:
@@ -138,14 +146,15 @@ class Poll:
         while self._pages and self._reading < max(self._in_flight // 4, 1):
             self._reading += 1
             yield self._pages.popitem(last=False)[0]
-        while self._queue and len(self._asked) < self._slots(now.loop):
+        while self._queue and len(self._asked) < min(self._slots(now.loop), FEW if is_busy else inf):
             thread_id, _ = self._queue.popitem(last=False)
             self._asked[thread_id] = now.loop
             yield thread_id
 
     def _slots(self, now: float) -> int:
         oldest = now - min(self._asked.values(), default=now)
-        wanted = ceil(len(self._queue) * max(self._seconds_each, oldest) / max(DRAIN * self._shortest, 0.01))
+        seconds_each = oldest if oldest > HANGS else self._seconds_each
+        wanted = ceil(len(self._queue) * seconds_each / max(DRAIN * self._shortest, 0.01))
         return min(max(wanted, 1), self._in_flight)
 
     # Planning
@@ -155,13 +164,13 @@ class Poll:
         if a_list is None or self._away_since is not None or not a_list.is_open(now.loop):
             self._ask(waiter, now)
         elif a_list.walk is not None and not a_list.walk.is_late:
-            a_list.walk.due[waiter] = False
+            a_list.walk.due[waiter] = None
         else:
-            a_list.gathered[waiter] = True
+            a_list.gathered[waiter] = None
             if len(a_list.gathered) > FEW and a_list.walk is None:
                 self._walk(a_list, now)
             elif now.loop < (until := waiter.due + GATHER * waiter.interval):
-                self._plan_at(until, waiter)
+                self._plan_at(until, waiter, now)
             else:
                 self._ask(waiter, now)
 
@@ -178,7 +187,7 @@ class Poll:
             # Alone it would look at once.
             self._probe_at = min(self._probe_at, now.loop)
         if waiter.wait.deadline is not None:
-            self._plan_at(now.loop + waiter.wait.deadline - now.epoch, waiter)
+            self._plan_at(inf, waiter, now)
 
     def _is_at_its_end(self, waiter: Waiter, now: Now) -> bool:
         return waiter.wait.is_at_its_end(now.epoch)
@@ -189,7 +198,9 @@ class Poll:
             if first:
                 self._queue.move_to_end(thread_id, last=False)
 
-    def _plan_at(self, at: float, entry: Waiter | Walk) -> None:
+    def _plan_at(self, at: float, entry: Waiter | Walk, now: Now) -> None:
+        if isinstance(entry, Waiter) and entry.wait.deadline is not None:
+            at = min(at, now.loop + entry.wait.deadline - now.epoch)
         entry.ticket = next(self._tickets)
         heappush(self._plan, (at, entry.ticket, entry))
         if len(self._plan) > 2 * self.size + 64:
@@ -205,26 +216,27 @@ class Poll:
             if a_list.walk is not None:
                 a_list.walk.due.pop(waiter, None)
 
-    def _file(self, waiter: Waiter, key: ListKey | None) -> None:
+    def _file(self, waiter: Waiter, key: ListKey | None, now: Now | None = None) -> None:
         if key == waiter.key:
             return
         if waiter.key is not None:
-            self._lists[waiter.key].members -= 1
+            del self._lists[waiter.key].members[waiter]
             if not self._lists[waiter.key].members:
                 del self._lists[waiter.key]
         waiter.key = key
-        if key is not None:
-            self._lists.setdefault(key, List()).members += 1
+        if key is not None and now is not None:
+            waiter.filed_at = now.loop
+            self._lists.setdefault(key, List()).members[waiter] = None
 
     def _go_on(self, waiter: Waiter, step: Step, now: Now) -> None:
         if step.event is not None:
             self.leave(waiter)
             return
-        pause = step.look_again_in
-        waiter.is_sharp = pause < 0.999 * waiter.interval
-        waiter.due = now.loop + pause
-        gathers = waiter.is_sharp or (waiter.key is not None and self._lists[waiter.key].is_open(now.loop))
-        self._plan_at(waiter.due if gathers else waiter.due + self._draw() * GATHER * waiter.interval, waiter)
+        waiter.is_sharp = step.soon
+        # Polls spread their looks themselves.
+        waiter.due = now.loop + (step.look_again_in if step.soon else max(step.look_again_in, waiter.interval))
+        gathers = step.soon or (waiter.key is not None and self._lists[waiter.key].is_open(now.loop))
+        self._plan_at(waiter.due if gathers else waiter.due + self._draw() * GATHER * waiter.interval, waiter, now)
 
     def _told(self, waiter: Waiter, now: Now, judge: Callable[[], Step]) -> None:
         try:
@@ -232,7 +244,7 @@ class Poll:
         except Exception as error:  # noqa: BLE001 - one odd thread must not end the wait for the others
             self._broke(waiter, error)
         else:
-            self._file(waiter, waiter.list_key)
+            self._file(waiter, waiter.list_key, now)
             self._go_on(waiter, step, now)
 
     def _broke(self, waiter: Waiter, error: Exception) -> None:
@@ -282,7 +294,7 @@ class Poll:
             return False
         waiter.wait.missed()
         waiter.is_sharp = True
-        self._plan_at(now.loop + pause, waiter)
+        self._plan_at(now.loop + pause, waiter, now)
         return True
 
     def _compare(self, waiter: Waiter, thread: Thread, now: Now) -> None:
@@ -329,11 +341,11 @@ class Poll:
         due, a_list.gathered = a_list.gathered, {}
         for waiter in due:
             waiter.ticket, key = 0, waiter.key
-        a_list.walk = Walk(cast("ListKey", key), due, now.loop, a_list.members)
+        a_list.walk = Walk(cast("ListKey", key), due, now.loop, len(a_list.members))
         self._next_page(a_list.walk, now)
 
     def _next_page(self, walk: Walk, now: Now) -> None:
-        self._plan_at(min(walk.began + walk.shortest, now.loop + PATIENCE), walk)
+        self._plan_at(min(walk.began + walk.shortest, now.loop + PATIENCE), walk, now)
         self._pages[walk] = None
 
     def got_page(self, walk: Walk, answer: GlancePage | CapyRequestError, now: Now) -> None:
@@ -360,14 +372,17 @@ class Poll:
         else:
             a_list.failed(walk, answer, now.loop)
         a_list.walk = None
-        for waiter, from_start in walk.due.items():
-            if not from_start:
-                self._is_due(waiter, now)
-                continue
-            if not walk.cursor and not isinstance(answer, CapyRequestError):
+        if walk.unseen and not walk.cursor and not isinstance(answer, CapyRequestError):
+            for waiter in [waiter for waiter in a_list.members if waiter.is_missing(walk.began, now.loop)]:
                 # A thread may slip from a page to one that was read before; a list that shows nobody shows none of them.
                 waiter.missed += 1 if walk.has_paid else MISSES
-            self._ask(waiter, now)
+                walk.due.pop(waiter, None)
+                self._ask(waiter, now)
+        for waiter in tuple(walk.due):
+            if walk.cursor or isinstance(answer, CapyRequestError):
+                self._ask(waiter, now)
+            else:
+                self._is_due(waiter, now)
         for waiter in nsmallest(a_list.samples, walk.shown, key=lambda shown: shown.fetched_at):
             if waiter.ticket and not waiter.is_sharp:
                 waiter.is_sample = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_capy.api import calls
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAGE = 100
+# From this share of the loop's time on, measured over so many seconds, it counts as busy.
+BUSY, MEASURED_OVER = 0.7, 0.25
 
 
 class Poller:
@@ -50,6 +53,7 @@ class Poller:
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._turns_at = float("inf")
+        self._is_busy, self._measured = False, (time.thread_time(), self._loop.time())
 
     @property
     def is_empty(self) -> bool:
@@ -88,7 +92,11 @@ class Poller:
         self._do(self._tick)
 
     def _tick(self) -> None:
-        for request in self._poll.tick(self._now()):
+        used, at = time.thread_time(), self._loop.time()
+        if at - self._measured[1] >= MEASURED_OVER:
+            self._is_busy = used - self._measured[0] > BUSY * (at - self._measured[1])
+            self._measured = used, at
+        for request in self._poll.tick(self._now(), is_busy=self._is_busy):
             self._start(self._read(request) if isinstance(request, Walk) else self._get(request))
         self._set_alarm()
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # So often a list has to miss a thread before another one is tried: without the filter for its origin, then none.
 MISSES = 2
+# From this share of its interval on, a look is as good as due.
+SOON = 0.5
 
 
 class ListKey(NamedTuple):
@@ -40,7 +42,7 @@ class Waiter:
         due, ticket: when the next look is due, and its place in the plan; 0 while none is planned.
         is_sharp: whether that look is a GET that gathers with nobody: a second look, a deadline.
         is_sample: whether that GET is to be compared with what a page has just shown.
-        seen_at, fetched_at: of the last look (``None`` before the first), and of the last GET.
+        seen_at, fetched_at, filed_at: of the last look (``None`` before the first), of the last GET, and since when the key is.
         missed: how often its list did not show it.
         attempts: GETs of the current look that failed.
     """
@@ -52,7 +54,7 @@ class Waiter:
         self.due, self.ticket = 0.0, 0
         self.is_sharp = self.is_sample = False
         self.seen_at: float | None = None
-        self.fetched_at = 0.0
+        self.fetched_at = self.filed_at = 0.0
         self.missed = self.attempts = 0
         # A thread that nobody has seen yet is most likely at work, and started by us.
         self._project_id, self._status = project_id, "active"
@@ -95,6 +97,11 @@ class Waiter:
     def worth(self, now: float) -> float:
         """Return which share of a GET a look saves: as much of its interval as has passed."""
         return 1.0 if self.seen_at is None else min((now - self.seen_at) / self.interval, 1.0)
+
+    def is_missing(self, began: float, now: float) -> bool:
+        """Say whether a walk that began then should have shown it, and its look is as good as due."""
+        is_unseen = self.seen_at is None or self.seen_at < began
+        return is_unseen and self.filed_at <= began and not self.is_sharp and self.worth(now) >= SOON
 
     def may_be_over(self, thread: Thread, epoch: float) -> bool:
         """Say whether this state of its thread, believed at once, would end the wait."""
