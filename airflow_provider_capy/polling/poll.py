@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from functools import partial
 from heapq import heapify, heappop, heappush, nsmallest
 from itertools import count
 from math import ceil, inf
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_capy.api.models import Thread
 from airflow_provider_capy.api.retry import wait_before
@@ -38,9 +37,9 @@ GATHER = 0.1
 FETCHED_WITHIN = 1800.0
 # A page keeps looks waiting for an interval, and for so many seconds at the most.
 PATIENCE = 5.0
-# As many GETs are in flight as drain what waits for one within this share of the shortest interval.
+# As many GETs are in flight as drain what waits for one within this share of the shortest interval,
 DRAIN = 0.25
-# A GET that takes so many seconds keeps no others waiting.
+# and one that takes so many seconds keeps no others waiting.
 HANGS = 1.0
 # A failure may be one thread's own; of so many threads in a row, it is everybody's.
 STREAK = 3
@@ -59,7 +58,7 @@ class Poll:
     Args:
         limits: how patient one look is.
         draw: gives a number in [0, 1).
-        in_flight: how many GETs may be under way; and a quarter as many pages.
+        in_flight: how many GETs may be under way, and a quarter as many pages.
 
     Attributes:
         size: how many waits there are.
@@ -72,20 +71,15 @@ class Poll:
         self._lists: dict[ListKey, List] = {}
         self._plan: list[tuple[float, int, Waiter | Walk]] = []
         self._tickets = count(1)
+        self._pages: OrderedDict[Walk, None] = OrderedDict()
         self._queue: OrderedDict[str, None] = OrderedDict()
         self._asked: dict[str, float] = {}
-        self._pages: OrderedDict[Walk, None] = OrderedDict()
-        self._reading = 0
-        self._seconds_each, self._shortest = 0.0, inf
-        # An outage: since when, whose GET is the next probe, and when that is due; whose looks wait for its answer.
+        self._reading, self._seconds_each, self._shortest = 0, 0.0, inf
+        # An outage: since when, whose GET is the probe and when the next one is due, and whose looks wait for its answer.
         self._failing: set[str] = set()
         self._away_since: float | None = None
         self._probe, self._probe_at = "", 0.0
         self._held: dict[Waiter, None] = {}
-
-    def everybody(self) -> list[Waiter]:
-        """Return all waits."""
-        return [waiter for waiters in self._waiters.values() for waiter in waiters]
 
     def join(self, waiter: Waiter, now: Now) -> None:
         """Take a wait in."""
@@ -110,6 +104,12 @@ class Poll:
             del self._waiters[thread_id]
             self._queue.pop(thread_id, None)
 
+    def end(self) -> None:
+        """Have every wait go on alone."""
+        for waiter in [waiter for waiters in self._waiters.values() for waiter in waiters]:
+            waiter.tell(None)
+        self._waiters, self.size = {}, 0
+
     def next_at(self, now: Now) -> float:
         """Return the loop time of the next :meth:`tick`; infinite when only an answer brings one about."""
         while self._plan and self._plan[0][1] != self._plan[0][2].ticket:
@@ -119,24 +119,17 @@ class Poll:
             at = min(at, now.loop + max(DRAIN * self._shortest, 0.05))
         return min(at, self._probe_at) if self._held and not self._probe else at
 
-    def tick(self, now: Now, *, is_busy: bool = False) -> Iterator[str | Walk]:
-        """Take up what is due by now, and yield what to send: a GET of a thread, or the next page of a walk.
-
-        Args:
-            now: the moment.
-            is_busy: whether the loop has little time left, so that more requests at once would gain nothing.
-        """
+    def tick(self, now: Now) -> Iterator[str | Walk]:
+        """Take up what is due by now, and yield what to send: a GET of a thread, or the next page of a walk."""
         while self._plan and self._plan[0][0] <= now.loop:
             _, ticket, entry = heappop(self._plan)
-            if ticket != entry.ticket:
-                continue
-            entry.ticket = 0
-            if isinstance(entry, Waiter):
-                self._is_due(entry, now)
-            else:
-                entry.is_late = True
-                for waiter in tuple(entry.due):
-                    self._ask(waiter, now)
+            if ticket == entry.ticket:
+                entry.ticket = 0
+                if isinstance(entry, Waiter):
+                    self._is_due(entry, now)
+                else:
+                    entry.is_late = True
+                    self._ask_all(entry.of.due, now)
         if self._held and not self._probe and now.loop >= self._probe_at:
             # One that failed before may be the only one that fails.
             waiter = min(self._held, key=lambda held: held.wait.thread_id in self._failing)
@@ -146,7 +139,7 @@ class Poll:
         while self._pages and self._reading < max(self._in_flight // 4, 1):
             self._reading += 1
             yield self._pages.popitem(last=False)[0]
-        while self._queue and len(self._asked) < min(self._slots(now.loop), FEW if is_busy else inf):
+        while self._queue and len(self._asked) < self._slots(now.loop):
             thread_id, _ = self._queue.popitem(last=False)
             self._asked[thread_id] = now.loop
             yield thread_id
@@ -160,27 +153,27 @@ class Poll:
     # Planning
 
     def _is_due(self, waiter: Waiter, now: Now) -> None:
-        a_list = None if waiter.key is None or waiter.is_sharp or self._is_at_its_end(waiter, now) else self._lists[waiter.key]
-        if a_list is None or self._away_since is not None or not a_list.is_open(now.loop):
+        a_list = None if waiter.key is None or waiter.is_sharp else self._lists[waiter.key]
+        is_over = self._away_since is not None or waiter.wait.is_at_its_end(now.epoch)
+        if a_list is None or is_over or not a_list.is_open(now.loop) or (a_list.walk and a_list.walk.is_late):
             self._ask(waiter, now)
-        elif a_list.walk is not None and not a_list.walk.is_late:
-            a_list.walk.due[waiter] = None
-        else:
-            a_list.gathered[waiter] = None
-            if len(a_list.gathered) > FEW and a_list.walk is None:
-                self._walk(a_list, now)
-            elif now.loop < (until := waiter.due + GATHER * waiter.interval):
-                self._plan_at(until, waiter, now)
-            else:
-                self._ask(waiter, now)
+            return
+        a_list.due[waiter] = None
+        if a_list.walk is None and len(a_list.due) > FEW:
+            a_list.walk = Walk(a_list, now.loop)
+            self._next_page(a_list.walk, now)
+        elif a_list.walk is None and now.loop >= (until := waiter.due + GATHER * waiter.interval):
+            self._ask(waiter, now)
+        elif a_list.walk is None:
+            self._plan_at(until, waiter, now)
 
     def _ask(self, waiter: Waiter, now: Now, *, sharp: bool = False) -> None:
         """Have a thread fetched when it is its turn; in an outage, when a probe was answered."""
         self._unplan(waiter)
         waiter.is_sharp |= sharp
-        at_its_end = self._is_at_its_end(waiter, now)
-        if self._away_since is None or at_its_end:
-            self._enqueue(waiter.wait.thread_id, first=at_its_end)
+        is_at_its_end = waiter.wait.is_at_its_end(now.epoch)
+        if self._away_since is None or is_at_its_end:
+            self._enqueue(waiter.wait.thread_id, first=is_at_its_end)
             return
         self._held[waiter] = None
         if waiter.seen_at is None:
@@ -189,8 +182,9 @@ class Poll:
         if waiter.wait.deadline is not None:
             self._plan_at(inf, waiter, now)
 
-    def _is_at_its_end(self, waiter: Waiter, now: Now) -> bool:
-        return waiter.wait.is_at_its_end(now.epoch)
+    def _ask_all(self, waiters: dict[Waiter, None], now: Now) -> None:
+        for waiter in tuple(waiters):
+            self._ask(waiter, now)
 
     def _enqueue(self, thread_id: str, *, first: bool) -> None:
         if thread_id not in self._asked:
@@ -211,10 +205,7 @@ class Poll:
         waiter.ticket = 0
         self._held.pop(waiter, None)
         if waiter.key is not None:
-            a_list = self._lists[waiter.key]
-            a_list.gathered.pop(waiter, None)
-            if a_list.walk is not None:
-                a_list.walk.due.pop(waiter, None)
+            self._lists[waiter.key].due.pop(waiter, None)
 
     def _file(self, waiter: Waiter, key: ListKey | None, now: Now | None = None) -> None:
         if key == waiter.key:
@@ -226,7 +217,7 @@ class Poll:
         waiter.key = key
         if key is not None and now is not None:
             waiter.filed_at = now.loop
-            self._lists.setdefault(key, List()).members[waiter] = None
+            self._lists.setdefault(key, List(key)).members[waiter] = None
 
     def _go_on(self, waiter: Waiter, step: Step, now: Now) -> None:
         if step.event is not None:
@@ -237,15 +228,6 @@ class Poll:
         waiter.due = now.loop + (step.look_again_in if step.soon else max(step.look_again_in, waiter.interval))
         gathers = step.soon or (waiter.key is not None and self._lists[waiter.key].is_open(now.loop))
         self._plan_at(waiter.due if gathers else waiter.due + self._draw() * GATHER * waiter.interval, waiter, now)
-
-    def _told(self, waiter: Waiter, now: Now, judge: Callable[[], Step]) -> None:
-        try:
-            step = judge()
-        except Exception as error:  # noqa: BLE001 - one odd thread must not end the wait for the others
-            self._broke(waiter, error)
-        else:
-            self._file(waiter, waiter.list_key, now)
-            self._go_on(waiter, step, now)
 
     def _broke(self, waiter: Waiter, error: Exception) -> None:
         waiter.tell(error)
@@ -266,43 +248,39 @@ class Poll:
         waiters = dict.fromkeys(self._waiters.get(thread_id, ()))
         if self._probe == thread_id:
             self._probe = ""
-            # Its failure is the look of all who were held for it.
-            waiters |= self._held if passing else {}
+            # Its failure is the look of all who were held for it, but of those who may ask once more.
+            waiters |= {held: None for held in self._held if passing and not held.wait.is_at_its_end(now.epoch)}
+            self._ask_all({held: None for held in self._held if held not in waiters}, now)
         for waiter in waiters:
-            if waiter.wait.thread_id != thread_id and self._is_at_its_end(waiter, now):
-                self._ask(waiter, now)
-                continue
             self._unplan(waiter)
             waiter.seen_at = now.loop
-            waiter.attempts = waiter.attempts + 1 if passing else 0
-            if isinstance(answer, CapyRequestError) and passing and self._tries_again(waiter, answer, now):
-                continue
-            if isinstance(answer, CapyRequestError):
-                waiter.attempts = 0
-                muted = passing and self._away_since is not None and self.size > FEW
-                self._told(waiter, now, partial(waiter.failed, answer, now.epoch, muted=muted))
-            elif isinstance(answer, Exception):
-                self._broke(waiter, answer)
+            try:
+                step = self._judged(waiter, answer, now)
+            except Exception as error:  # noqa: BLE001 - one odd thread must not end the wait for the others
+                self._broke(waiter, error)
             else:
-                self._compare(waiter, answer, now)
-                self._told(waiter, now, partial(waiter.fetched, answer, now.epoch))
+                self._file(waiter, waiter.list_key, now)
+                self._go_on(waiter, step, now)
 
-    def _tries_again(self, waiter: Waiter, error: CapyRequestError, now: Now) -> bool:
-        """Ask once more before the look counts as failed, as often as a wait of its own would."""
-        pause = wait_before(waiter.attempts, error, self._limits, self._draw)
-        if waiter.attempts >= self._limits.attempts or pause > self._limits.total or self._is_at_its_end(waiter, now):
-            return False
-        waiter.wait.missed()
-        waiter.is_sharp = True
-        self._plan_at(now.loop + pause, waiter, now)
-        return True
-
-    def _compare(self, waiter: Waiter, thread: Thread, now: Now) -> None:
-        waiter.fetched_at = now.loop
-        if waiter.is_sample and waiter.key is not None:
-            a_list, is_true = self._lists[waiter.key], not waiter.may_be_over(thread, now.epoch)
-            a_list.samples = max(a_list.samples // 2, 1) if is_true else 2 * a_list.samples
-        waiter.is_sample = False
+    def _judged(self, waiter: Waiter, answer: Thread | Exception, now: Now) -> Step:
+        if isinstance(answer, Thread):
+            waiter.fetched_at = now.loop
+            if waiter.is_sample and waiter.key is not None:
+                a_list, is_true = self._lists[waiter.key], not waiter.may_be_over(answer, now.epoch)
+                a_list.samples = max(a_list.samples // 2, 1) if is_true else 2 * a_list.samples
+            waiter.is_sample = False
+            return waiter.fetched(answer, now.epoch)
+        if not isinstance(answer, CapyRequestError):
+            raise answer
+        is_out_of_sight = self._away_since is not None and self.size > FEW
+        if not is_passing(answer):
+            return waiter.failed(answer, now.epoch)
+        # Asked once more before the look counts as failed, as often as a wait of its own would.
+        pause = wait_before(waiter.attempts + 1, answer, self._limits, self._draw)
+        is_last = waiter.attempts + 1 >= self._limits.attempts or pause > self._limits.total
+        if is_last or waiter.wait.is_at_its_end(now.epoch):
+            return waiter.failed(answer, now.epoch, muted=is_out_of_sight)
+        return waiter.tries_again(pause)
 
     def _is_away(self, thread_id: str, error: CapyRequestError, sent: float, now: Now) -> None:
         self._failing.add(thread_id)
@@ -313,8 +291,7 @@ class Poll:
             if self.size > FEW:
                 log.warning("%d waits slow down together, since nobody gets an answer: %s", self.size, error)
             queue, self._queue = self._queue, OrderedDict()
-            for waiter in [waiter for queued in queue for waiter in self._waiters[queued]]:
-                self._ask(waiter, now)
+            self._ask_all({waiter: None for queued in queue for waiter in self._waiters[queued]}, now)
         elif sent < self._probe_at:
             return
         retry_after = error.retry_after if isinstance(error, CapyAPIError) else None
@@ -337,13 +314,6 @@ class Poll:
 
     # Lists
 
-    def _walk(self, a_list: List, now: Now) -> None:
-        due, a_list.gathered = a_list.gathered, {}
-        for waiter in due:
-            waiter.ticket, key = 0, waiter.key
-        a_list.walk = Walk(cast("ListKey", key), due, now.loop, len(a_list.members))
-        self._next_page(a_list.walk, now)
-
     def _next_page(self, walk: Walk, now: Now) -> None:
         self._plan_at(min(walk.began + walk.shortest, now.loop + PATIENCE), walk, now)
         self._pages[walk] = None
@@ -352,11 +322,13 @@ class Poll:
         """Take in what the next page of a walk came to."""
         self._reading -= 1
         walk.ticket = 0
-        a_list = self._lists.get(walk.key)
-        if a_list is None or a_list.walk is not walk:
-            # Everybody has left it meanwhile, and perhaps others have come.
+        a_list = walk.of
+        if self._lists.get(a_list.key) is not a_list:
+            # Everybody has left it meanwhile.
             return
-        if not isinstance(answer, CapyRequestError):
+        if isinstance(answer, CapyRequestError):
+            a_list.failed(walk, answer, now.loop)
+        else:
             if self._away_since is None:
                 self._failing.clear()
             saved = 0.0
@@ -365,24 +337,20 @@ class Poll:
                 if item is not None and (waiters := self._waiters.get(item["id"])) and item["id"] not in self._asked:
                     saved += sum(self._shown(waiter, item, walk, now) for waiter in tuple(waiters))
             cursor = (answer.get("nextCursor") if answer.get("hasMore") else None) or ""
-            if walk.read(saved, cursor) and self._away_since is None:
+            if walk.goes_on(saved, cursor) and self._away_since is None:
                 self._next_page(walk, now)
                 return
             a_list.walked(walk, now.loop)
-        else:
-            a_list.failed(walk, answer, now.loop)
         a_list.walk = None
-        if walk.unseen and not walk.cursor and not isinstance(answer, CapyRequestError):
+        if not isinstance(answer, CapyRequestError) and not walk.cursor:
             for waiter in [waiter for waiter in a_list.members if waiter.is_missing(walk.began, now.loop)]:
                 # A thread may slip from a page to one that was read before; a list that shows nobody shows none of them.
                 waiter.missed += 1 if walk.has_paid else MISSES
-                walk.due.pop(waiter, None)
                 self._ask(waiter, now)
-        for waiter in tuple(walk.due):
-            if walk.cursor or isinstance(answer, CapyRequestError):
-                self._ask(waiter, now)
-            else:
+            for waiter in tuple(a_list.due):
                 self._is_due(waiter, now)
+        else:
+            self._ask_all(a_list.due, now)
         for waiter in nsmallest(a_list.samples, walk.shown, key=lambda shown: shown.fetched_at):
             if waiter.ticket and not waiter.is_sharp:
                 waiter.is_sample = True
@@ -390,7 +358,6 @@ class Poll:
 
     def _shown(self, waiter: Waiter, glance: ThreadGlance, walk: Walk, now: Now) -> float:
         """Take in that a page shows a thread; return which share of a GET that has saved."""
-        walk.unseen -= waiter.key == walk.key
         if waiter.is_sharp:
             return 0.0
         try:

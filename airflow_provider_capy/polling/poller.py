@@ -1,11 +1,11 @@
-"""Drives a poll: its loop, its client, its tasks."""
+"""Drives the poll of one connection: its loop, its client, its tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import logging
-import time
+from math import inf
 from typing import TYPE_CHECKING
 
 from airflow_provider_capy.api import calls
@@ -17,20 +17,16 @@ from airflow_provider_capy.polling.lists import Walk
 from airflow_provider_capy.polling.poll import Now, Poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
     from typing import Any
 
+    from airflow_provider_capy.api.calls import Call
     from airflow_provider_capy.api.client import AsyncCapyClient
-    from airflow_provider_capy.api.glances import GlancePage
-    from airflow_provider_capy.api.models import Thread
-    from airflow_provider_capy.api.settings import ClientSettings
     from airflow_provider_capy.polling.waiter import Waiter
 
 log = logging.getLogger(__name__)
 
 PAGE = 100
-# From this share of the loop's time on, measured over so many seconds, it counts as busy.
-BUSY, MEASURED_OVER = 0.7, 0.25
 
 
 class Poller:
@@ -38,41 +34,21 @@ class Poller:
 
     Args:
         client: theirs; closed at the end.
-        in_flight: see :class:`~airflow_provider_capy.polling.poll.Poll`.
+        poll: says what to ask for.
         clock: gives epoch seconds.
-        draw: gives a number in [0, 1).
     """
 
-    def __init__(
-        self, client: AsyncCapyClient, *, in_flight: int, clock: Callable[[], float], draw: Callable[[], float]
-    ) -> None:
-        self._poll = Poll(client.settings.retry, draw, in_flight)
-        self._client = client
+    def __init__(self, client: AsyncCapyClient, poll: Poll, clock: Callable[[], float]) -> None:
+        self.client, self.poll = client, poll
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
-        self._turns_at = float("inf")
-        self._is_busy, self._measured = False, (time.thread_time(), self._loop.time())
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody waits."""
-        return not self._poll.size
-
-    @property
-    def settings(self) -> ClientSettings:
-        """What the connection says, as far as its client knows."""
-        return self._client.settings
+        self._turns_at = inf
 
     def join(self, waiter: Waiter) -> None:
         """Take a wait in."""
-        self._poll.join(waiter, self._now())
-        self._set_alarm()
-
-    def leave(self, waiter: Waiter) -> None:
-        """Let a wait go."""
-        self._poll.leave(waiter)
+        self._do(self.poll.join, waiter)
 
     async def close(self) -> None:
         """End what is under way, and close the client."""
@@ -82,68 +58,50 @@ class Poller:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._client.close()
+        await self.client.close()
 
-    def _now(self) -> Now:
-        return Now(self._loop.time(), self._clock())
-
-    def _turn(self) -> None:
-        self._turns_at = float("inf")
-        self._do(self._tick)
-
-    def _tick(self) -> None:
-        used, at = time.thread_time(), self._loop.time()
-        if at - self._measured[1] >= MEASURED_OVER:
-            self._is_busy = used - self._measured[0] > BUSY * (at - self._measured[1])
-            self._measured = used, at
-        for request in self._poll.tick(self._now(), is_busy=self._is_busy):
-            self._start(self._read(request) if isinstance(request, Walk) else self._get(request))
-        self._set_alarm()
-
-    def _set_alarm(self) -> None:
-        at = self._poll.next_at(self._now())
+    def _do(self, step: Callable[..., None] | None = None, *given: Any) -> None:
+        """Feed the poll, send what it wants sent, and have it turn again when it wants to."""
+        now = Now(self._loop.time(), self._clock())
+        try:
+            if step is not None:
+                step(*given, now)
+            for wanted in self.poll.tick(now):
+                # A task of nobody's context: what it logs belongs to no single task's log.
+                work = self._read(wanted) if isinstance(wanted, Walk) else self._get(wanted)
+                self._tasks.add(task := contextvars.Context().run(self._loop.create_task, work))
+                task.add_done_callback(self._tasks.discard)
+            at = self.poll.next_at(now)
+        except Exception:
+            log.exception("The shared poll broke: its %d waits go on alone", self.poll.size)
+            self.poll.end()
+            return
         if at < self._turns_at:
             if self._alarm is not None:
                 self._alarm.cancel()
-            self._turns_at = at
-            self._alarm = self._loop.call_at(at, self._turn)
+            self._turns_at, self._alarm = at, self._loop.call_at(at, self._turn)
 
-    def _do(self, step: Callable[..., None], *given: Any) -> None:
-        try:
-            step(*given)
-        except Exception:
-            log.exception("The shared poll broke: its %d waits go on alone", self._poll.size)
-            for waiter in self._poll.everybody():
-                waiter.tell(None)
-                self._poll.leave(waiter)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        # A task of nobody's context: what it logs belongs to no single task's log.
-        task = contextvars.Context().run(self._loop.create_task, work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _turn(self) -> None:
+        self._turns_at = inf
+        self._do()
 
     async def _get(self, thread_id: str) -> None:
-        answer: Thread | Exception
-        try:
-            answer = await self._client.send(calls.get_thread(thread_id), NO_RETRIES)
-        except Exception as error:  # noqa: BLE001 - also what is nobody's mistake but ours is this thread's alone
-            answer = error
-        self._do(self._poll.got, thread_id, answer, self._now())
-        self._do(self._tick)
+        self._do(self.poll.got, thread_id, await self._answer(lambda: calls.get_thread(thread_id)))
 
     async def _read(self, walk: Walk) -> None:
-        key = walk.key
-        answer: GlancePage | CapyRequestError
+        project_id, status, origin = walk.of.key
+
+        def page() -> Call[Any]:
+            query = {"project_id": project_id, "status": status or None, "origin": origin, "cursor": walk.cursor}
+            return glance_at_threads(ListThreadsQuery(limit=PAGE, **query))
+
+        answer = await self._answer(page)
+        if isinstance(answer, Exception) and not isinstance(answer, CapyRequestError):
+            answer = CapyRequestError(f"{type(answer).__name__}: {answer}")
+        self._do(self.poll.got_page, walk, answer)
+
+    async def _answer(self, call: Callable[[], Call[Any]]) -> Any:
         try:
-            query = ListThreadsQuery(
-                project_id=key.project_id, limit=PAGE, status=key.status or None, origin=key.origin, cursor=walk.cursor
-            )
-            answer = await self._client.send(glance_at_threads(query), NO_RETRIES)
-        except CapyRequestError as error:
-            answer = error
-        except Exception as error:
-            log.exception("Project %s cannot be listed", key.project_id)
-            answer = CapyRequestError(f"{type(error).__name__}: {error}")
-        self._do(self._poll.got_page, walk, answer, self._now())
-        self._do(self._tick)
+            return await self.client.send(call(), NO_RETRIES)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the concern of those who asked for this
+            return error

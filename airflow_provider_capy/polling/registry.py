@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 from airflow.sdk.configuration import conf
 
+from airflow_provider_capy.polling.poll import Poll
 from airflow_provider_capy.polling.poller import Poller
 from airflow_provider_capy.polling.waiter import Waiter
 
@@ -22,14 +23,13 @@ if TYPE_CHECKING:
     from airflow_provider_capy.hooks.capy import CapyHook
     from airflow_provider_capy.waiting import Wait
 
-# Idle sockets outlive an interval: a new one costs a handshake. How many there are is bounded by the requests in flight.
-KEPT_FOR = 600.0
-# [capy] poll_requests.
+# How many GETs of a connection may be under way at once: [capy] poll_requests.
 IN_FLIGHT = 32
 
 
 async def _open_client(hook: CapyHook) -> AsyncCapyClient:
-    return await hook.aclient(httpx.Limits(max_connections=None, keepalive_expiry=KEPT_FOR))
+    # The poll bounds how many there are; idle ones outlive an interval, since a new one costs a handshake.
+    return await hook.aclient(httpx.Limits(max_connections=None, keepalive_expiry=600.0))
 
 
 class Registry:
@@ -37,7 +37,7 @@ class Registry:
 
     Args:
         open_client: makes the client of a connection.
-        in_flight: how many GETs of a connection may be under way at once.
+        in_flight: see :class:`~airflow_provider_capy.polling.poll.Poll`.
         clock: gives epoch seconds.
         draw: gives a number in [0, 1).
     """
@@ -76,8 +76,8 @@ class Registry:
         try:
             yield waiter
         finally:
-            poller.leave(waiter)
-            if poller.is_empty and self._pollers.pop(poller, None) is not None:
+            poller.poll.leave(waiter)
+            if not poller.poll.size and self._pollers.pop(poller, None) is not None:
                 # A task of its own, which a cancelled wait does not take with it.
                 await asyncio.wait({asyncio.ensure_future(poller.close())})
 
@@ -85,10 +85,10 @@ class Registry:
         """Return the poll of a connection: never another one's, which may come to say something else."""
         settings = (await hook.asettings()).client
         for poller, conn_id in self._pollers.items():
-            if conn_id == hook.capy_conn_id and poller.settings == settings:
+            if conn_id == hook.capy_conn_id and poller.client.settings == settings:
                 return poller
-        client = await self._open_client(hook)
-        poller = Poller(client, in_flight=self._in_flight, clock=self._clock, draw=self._draw)
+        poll = Poll(settings.retry, self._draw, self._in_flight)
+        poller = Poller(await self._open_client(hook), poll, self._clock)
         self._pollers[poller] = hook.capy_conn_id
         return poller
 

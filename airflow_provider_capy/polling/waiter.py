@@ -38,11 +38,11 @@ class Waiter:
         project_id: the thread's project, if it is known; without it, it is asked for singly.
 
     Attributes:
-        key: the list that should show it; ``None`` while it is asked for singly.
+        key, filed_at: the list that should show it (``None`` while it is asked for singly), and since when.
         due, ticket: when the next look is due, and its place in the plan; 0 while none is planned.
         is_sharp: whether that look is a GET that gathers with nobody: a second look, a deadline.
         is_sample: whether that GET is to be compared with what a page has just shown.
-        seen_at, fetched_at, filed_at: of the last look (``None`` before the first), of the last GET, and since when the key is.
+        seen_at, fetched_at: of the last look (``None`` before the first), and of the last GET.
         missed: how often its list did not show it.
         attempts: GETs of the current look that failed.
     """
@@ -51,15 +51,13 @@ class Waiter:
         self.wait = wait
         self.interval = wait.poll_interval
         self.key: ListKey | None = None
-        self.due, self.ticket = 0.0, 0
+        self.due = self.fetched_at = self.filed_at = 0.0
+        self.ticket = self.missed = self.attempts = 0
         self.is_sharp = self.is_sample = False
         self.seen_at: float | None = None
-        self.fetched_at = self.filed_at = 0.0
-        self.missed = self.attempts = 0
         # A thread that nobody has seen yet is most likely at work, and started by us.
-        self._project_id, self._status = project_id, "active"
+        self._project_id, self._status, self._link = project_id, "active", ""
         self._known: Thread | None = None
-        self._link = ""
         self._same = Step(look_again_in=self.interval)
         self._inbox: deque[Step | Exception | None] = deque()
         self._waker: asyncio.Future[None] | None = None
@@ -110,10 +108,9 @@ class Waiter:
     def glanced(self, glance: ThreadGlance, epoch: float) -> Step | None:
         """Take in what a page shows; return what comes next, or ``None`` when only a GET may say whether this is the end."""
         wait, last = self.wait, cast("Any", self.wait.last)
-        if wait.deadline is not None and epoch + self.interval >= wait.deadline:
-            if epoch >= wait.deadline:
-                return None
-        elif isinstance(last, GlancedThread) and last.glance == glance and not wait.is_failing:
+        if wait.deadline is not None and epoch >= wait.deadline:
+            return None
+        if isinstance(last, GlancedThread) and last.glance == glance and not wait.is_failing:
             return self._same
         thread = cast("Thread", GlancedThread(glance))
         return None if self.may_be_over(thread, epoch) else self._stepped(wait.saw(thread, epoch))
@@ -122,12 +119,19 @@ class Waiter:
         """Take in an answer to a GET."""
         if thread.status != self._status:
             self.missed = 0
-        self._known, self._status = thread, thread.status
+        self._known, self._status, self.attempts = thread, thread.status, 0
         self._project_id = thread.project_id or self._project_id
         return self._stepped(self.wait.saw(thread, epoch))
 
-    def failed(self, error: CapyRequestError, epoch: float, *, muted: bool) -> Step:
+    def tries_again(self, pause: float) -> Step:
+        """Take in a failed GET that is to be made once more, in so many seconds, before the look counts as failed."""
+        self.attempts += 1
+        self.wait.missed()
+        return Step(look_again_in=pause, soon=True)
+
+    def failed(self, error: CapyRequestError, epoch: float, *, muted: bool = False) -> Step:
         """Take in a failed look; ``muted`` when somebody else logs it."""
+        self.attempts = 0
         if isinstance(last := cast("Any", self.wait.last), GlancedThread):
             self.wait.last = last.whole(self._known)
         return self._stepped(self.wait.failed(error, epoch, muted=muted))
