@@ -12,7 +12,8 @@ from airflow_provider_capy.exceptions import CapyRequestError, CapyStopUnconfirm
 from airflow_provider_capy.flow import run
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, Fate, Outcome, Policy, failed_tasks, judge
-from airflow_provider_capy.stopping import look_surely, stop_and_confirm
+from airflow_provider_capy.looking import look_surely
+from airflow_provider_capy.stopping import stop_and_confirm
 from airflow_provider_capy.waiting import is_passing
 
 if TYPE_CHECKING:
