@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -245,6 +246,22 @@ def test_a_thread_that_was_archived_meanwhile_is_replaced(attempt, capy_emulator
     assert (second.generation, second.reference != first.reference) == (1, True)
 
 
+# A thread with a failed task that goes on all the same
+GOES_ON = [
+    {"run_state": "ready", "tasks": ["error"], "pending_wakeups": 1},
+    {"run_state": "ready", "tasks": ["error"], "waiting_on": ["ci"]},
+    {"run_state": "running", "tasks": ["error"]},
+]
+
+
+@pytest.mark.parametrize("state", GOES_ON, ids=str)
+def test_a_thread_with_a_failed_task_that_is_about_to_go_on_is_gone_on_with(state, attempt, capy_emulator) -> None:
+    first = attempt()
+    capy_emulator.set_life(first.thread_id, phases=[{"at": 0, **state}])
+    assert attempt(fail_on_task_error=True).thread_id == first.thread_id
+    assert ids(capy_emulator) == [first.thread_id]
+
+
 def test_a_thread_with_a_failed_task_is_replaced_when_that_is_a_failure(attempt, capy_emulator) -> None:
     capy_emulator.script(life="task_error", seconds=0.1)
     first = attempt()
@@ -435,6 +452,23 @@ def test_a_thread_that_may_not_be_stopped_is_replaced_only_at_rest(attempt, capy
     until_ready(capy_emulator, first)
     assert attempt(stop_on_kill=False, **CLEARED).thread_id != first.thread_id
     assert capy_emulator.stops(first.thread_id) == []
+
+
+def test_a_ready_inside_the_start_race_is_not_at_rest(attempt, capy_emulator) -> None:
+    capy_emulator.script(life="start_race", seconds=5)
+    first = attempt(stop_on_kill=False)
+    with pytest.raises(CapyStopUnconfirmedError, match="it is running and stop_on_kill is off"):
+        attempt(stop_on_kill=False, sleep=lambda _: time.sleep(0.1), **CLEARED)
+    assert ids(capy_emulator) == [first.thread_id]
+
+
+def test_a_ready_that_outlasts_the_start_race_is_at_rest(attempt, capy_emulator) -> None:
+    capy_emulator.script(phases=[{"at": 0, "run_state": "ready"}])
+    first = attempt(stop_on_kill=False)
+    pauses: list[float] = []
+    second = attempt(stop_on_kill=False, clock=lambda: sum(pauses), sleep=pauses.append, **CLEARED)
+    assert ids(capy_emulator) == [first.thread_id, second.thread_id]
+    assert 12.0 < sum(pauses) <= lifecycle.START_RACE_SECONDS
 
 
 def test_a_thread_that_may_not_be_stopped_and_is_gone_is_replaced(attempt, capy_emulator) -> None:
@@ -690,6 +724,16 @@ def test_a_lost_answer_under_an_own_reference_is_adopted_by_the_next_try(attempt
         attempt(reference="OPS-1")
     capy_emulator.clear_faults()
     record = attempt(reference="OPS-1")
+@pytest.mark.parametrize("state", GOES_ON, ids=str)
+@pytest.mark.parametrize("listed", [{}, {"runState": "ready", "status": "archived"}], ids=["as it is", "archived"])
+def test_a_shared_thread_that_is_not_proven_over_is_gone_on_with(listed, state, attempt, capy_emulator) -> None:
+    first = attempt(store=MemoryStore(), reference="OPS-1")
+    capy_emulator.set_life(first.thread_id, phases=[{"at": 0, **state}])
+    capy_emulator.fault("distort", "listThreads", patch=json.dumps(listed))
+    second = attempt(store=MemoryStore(), reference="OPS-1", fail_on_task_error=True)
+    assert ids(capy_emulator) == [first.thread_id] == [second.thread_id]
+
+
     assert ids(capy_emulator) == [record.thread_id]
     assert not record.shared
 
