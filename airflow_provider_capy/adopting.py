@@ -174,7 +174,8 @@ class ThreadOfTask:
             record = found
         if (thread_id := record.thread_id) is None:
             return
-        why = record.ended or ("was stopped" if record.was_stopped else "was cleared")
+        unwanted = "was cleared" if self.durable else "durable=False does not go on with"
+        why = record.ended or ("was stopped" if record.was_stopped else unwanted)
         what = f"thread {thread_id} of an earlier try, which {why},"
         if not self.stop_on_kill:
             self._leave_old(record, thread_id, what)

@@ -51,27 +51,29 @@ class Ending:
     words: str
 
 
-def ending_of(outcome: Outcome, *, thread_is_gone: bool, durable: bool, tries_left: bool) -> Ending:
+def ending_of(outcome: Outcome, *, thread_is_gone: bool, durable: bool, may_stop: bool, tries_left: bool) -> Ending:
     """Decide what a wait that did not end well calls for.
 
     Args:
         outcome: how it ended; the last, ``poll_failed``, says nothing about the thread, which is therefore never stopped for it.
         thread_is_gone: whether Capy does not know the thread any more.
         durable: whether a retry goes on with the thread.
+        may_stop: whether one that does not may stop it.
         tries_left: whether there will be one.
     """
     anew = "A retry starts a new thread"
+    another = "stops it and starts another one" if may_stop else "starts another one only once it is at rest"
     if outcome in {Outcome.ARCHIVED, Outcome.TASK_ERROR}:
         return Ending(outcome.value, stop=False, words=anew)
     if outcome is Outcome.TIMEOUT:
         return Ending(outcome.value, stop=True, words=f"{anew} once this one is at rest")
     if outcome is Outcome.BLOCKED:
-        again = "a retry looks at it again" if durable else "a retry stops it and starts another one"
+        again = "a retry looks at it again" if durable else f"a retry {another}"
         return Ending("", stop=False, words=f"It was left as it is; {again}")
     if thread_is_gone:
         return Ending("gone", stop=False, words=f"It does not exist any more. {anew}")
     if tries_left:
-        again = "the next try reattaches to it" if durable else "the next try stops it and starts another one"
+        again = "the next try reattaches to it" if durable else f"the next try {another}"
         return Ending("", stop=False, words=f"It was left running; {again}")
     return Ending("", stop=False, words=LEFT_UNSEEN)
 
@@ -115,7 +117,13 @@ class OwningTask(WaitingTask):
     def _fate(self, context: Context, error: BaseException, event: WaitEvent | None, *, again: bool) -> str:
         if event is None:
             return self._fate_without_end(context, error, again=again)
-        ending = ending_of(event.outcome, thread_is_gone=event.thread_is_gone, durable=self.durable, tries_left=again)
+        ending = ending_of(
+            event.outcome,
+            thread_is_gone=event.thread_is_gone,
+            durable=self.durable,
+            may_stop=self.stop_on_kill,
+            tries_left=again,
+        )
         if ending.stop:
             fate = self._end(context, event.thread_id, ending.ended, tries_left=again)
             return ". ".join(filter(None, [fate, ending.words]))
