@@ -263,16 +263,17 @@ class WaitingTask(CapyTask):
 
     def _stopped(self, context: Any, thread_id: str) -> CapyError | None:
         """Return what a wait for a thread fails with that somebody stopped, whoever it was."""
-        from airflow_provider_capy.stopped import stopped_error
+        from airflow_provider_capy.stopped import stopped_error, told_by_a_task, who_stopped
 
         try:
-            error = stopped_error(context, self, self._store(context).read(), thread_id)
+            record = self._store(context).read()
+            by = who_stopped(record, thread_id) or told_by_a_task(context["ti"], self, thread_id)
         except CapyKilledError:
             raise
         except Exception as unknown:  # noqa: BLE001 - of any store or XCom backend: the thread has come to its end
             self.log.warning("Nobody knows whether thread %s was stopped meanwhile: %s", thread_id, unknown)
             return None
-        return None if error is None else final(error)
+        return final(stopped_error(thread_id, by, record.thread_url if record is not None else "")) if by else None
 
     def _result(self, event: WaitEvent) -> Any:
         """Return what the task succeeds with."""

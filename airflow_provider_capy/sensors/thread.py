@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyInputError, CapyStoreError, CapyThreadError
+from airflow_provider_capy.exceptions import CapyInputError, CapyStoreError
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import (
     TOLERATED_OUTAGE,
@@ -197,13 +197,12 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
             CapyError: the store cannot be asked.
         """
         from airflow_provider_capy.records import ThreadRecord
-        from airflow_provider_capy.stopped import stopped_error
+        from airflow_provider_capy.stopped import stopped_error, who_stopped
 
         store = self._store(context)
         before = store.read()
-        if before is not None and before.was_stopped and before.thread_id == self.thread_id:
-            error = stopped_error(context, self, before, self.thread_id)
-            raise final(error) if error is not None else CapyThreadError("")
+        if before is not None and (by := who_stopped(before, self.thread_id)):
+            raise final(stopped_error(self.thread_id, by, before.thread_url))
         held = ThreadRecord(
             thread_id=self.thread_id,
             thread_url=self._run.url,

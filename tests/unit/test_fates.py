@@ -553,7 +553,16 @@ def test_a_trigger_that_fails_is_told_although_the_thread_is_not_known_any_more(
 
 @pytest.mark.parametrize("kind", ["sensor", "operator"])
 @pytest.mark.parametrize(
-    ("word", "stopped"), [(["{id}", "jam_2"], True), ([["jam_2"], ["{id}"]], True), (["jam_2"], False), (None, False)]
+    ("word", "stopped"),
+    [
+        (["{id}", "jam_2"], True),
+        ([["jam_2"], ["{id}"]], True),
+        (["jam_2"], False),
+        # An id that only begins like ours.
+        (["{id}9"], False),
+        ([["{id}9"], None], False),
+        (None, False),
+    ],
 )
 def test_a_stop_task_of_the_run_is_heard_by_whoever_waits(
     word: Any, stopped: bool, kind: str, capy_emulator: EmulatorControl
