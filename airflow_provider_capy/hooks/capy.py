@@ -184,7 +184,7 @@ class CapyHook(BaseHook):
         return self.client.stop_thread(thread_id)
 
     def thread_url(self, thread_id: str, project_id: str | None = None) -> str:
-        """Return a thread's web address; ``project_id`` defaults to the connection's."""
+        """Return a thread's web address, also from one; ``project_id`` defaults to the connection's."""
         return self.settings.thread_url(thread_id, project_id)
 
     def test_connection(self) -> tuple[bool, str]:

@@ -172,6 +172,7 @@ def test_without_a_project_nothing_is_sent(monkeypatch, capy_emulator):
 def test_a_threads_address_comes_from_the_connection(hook, capy_emulator):
     origin = capy_emulator.addresses.origin
     assert hook.thread_url("jam_1") == f"{origin}/project/prj_demo/captain/jam_1"
+    assert hook.thread_url(f"{origin}/project/prj_2/captain/jam_1") == hook.thread_url("jam_1")
     assert hook.thread_url("jam_1", "prj_2") == f"{origin}/project/prj_2/captain/jam_1"
 
 
