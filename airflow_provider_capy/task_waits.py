@@ -36,11 +36,9 @@ from airflow_provider_capy.tasking import CapyTask, final
 from airflow_provider_capy.templated import (
     as_flag,
     as_interval,
-    as_outage,
-    as_seconds,
+    as_seconds_or_none,
     as_text,
     as_text_or_none,
-    optional,
 )
 
 if TYPE_CHECKING:
@@ -82,8 +80,8 @@ class WaitingTask(CapyTask):
         "project_id": as_text_or_none,
         "deferrable": as_flag,
         "poke_interval": as_interval,
-        "timeout": optional(as_seconds),
-        "tolerate_outage": optional(as_seconds),
+        "timeout": as_seconds_or_none,
+        "tolerate_outage": as_seconds_or_none,
         "on_blocked": lambda _, value: checked_on_blocked(value),
         "fail_on_task_error": as_flag,
         "stop_on_kill": as_flag,
@@ -162,7 +160,7 @@ class WaitingTask(CapyTask):
             policy=self._policy,
             poll_interval=as_interval("poke_interval", self.poke_interval),
             deadline=deadline,
-            tolerate_outage=as_outage(self.tolerate_outage),
+            tolerate_outage=as_seconds_or_none("tolerate_outage", self.tolerate_outage),
             **more,
         )
 

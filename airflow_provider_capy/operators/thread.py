@@ -13,7 +13,7 @@ from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.operators.owning import OwningTask
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
 from airflow_provider_capy.tasking import SHARED_KEY
-from airflow_provider_capy.templated import as_flag, as_seconds, as_text, optional
+from airflow_provider_capy.templated import as_flag, as_seconds_or_none, as_text, optional
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -198,7 +198,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             self._recall(context)
             # Whatever is sure to be refused is refused before anything is started.
             self._check_rendered()
-            timeout = None if self.timeout is None else as_seconds("timeout", self.timeout)
+            timeout = as_seconds_or_none("timeout", self.timeout)
             record = self._start(context)
             if not self.wait_for_completion:
                 if not self.thread_owner and not self._remember(context, fate=Fate.DISPATCHED):

@@ -310,18 +310,24 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
 
     def _remembered(self, context: Context) -> dict[str, Any]:
         """Return what the look before the last reschedule left."""
-        kept = self._note(context)
+        kept: Any = None
+        with self._not_worth_a_wait():
+            kept = store.get(_WAIT_KEY) if (store := context.get("task_state_store")) is not None else None
         ours = isinstance(kept, dict) and kept.get("try") == context["ti"].try_number
         return {name: value for name, value in kept.items() if name != "try"} if ours else {}
 
-    def _note(self, context: Context, note: dict[str, Any] | None = None) -> Any:
-        """Keep what the next look is to know, or return what the last one left; neither is worth a wait."""
-        if (store := context.get("task_state_store")) is None:
-            return None
+    def _note(self, context: Context, note: dict[str, Any]) -> None:
+        """Keep what the next look is to know."""
+        with self._not_worth_a_wait():
+            if (store := context.get("task_state_store")) is not None:
+                store.set(_WAIT_KEY, note)
+
+    @contextmanager
+    def _not_worth_a_wait(self) -> Iterator[None]:
+        """Go on although what one look leaves to the next could not be kept or read."""
         try:
-            return store.get(_WAIT_KEY) if note is None else store.set(_WAIT_KEY, note)
+            yield
         except CapyKilledError:
             raise
         except Exception as error:  # noqa: BLE001 - of any store's backend
             self.log.warning("What one look leaves to the next could not be kept or read: %s", error)
-            return None
