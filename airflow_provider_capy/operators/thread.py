@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, conf
 
-from airflow_provider_capy.exceptions import CapyError, CapyInputError
+from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError, CapyThreadError
 from airflow_provider_capy.lifecycle import TOLERATED_OUTAGE, Fate, OnBlocked
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.operators.owning import OwningTask
@@ -242,7 +242,10 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         )
         try:
             record = start.get()
-        except Exception:
+        except Exception as error:
+            if isinstance(error, (CapyRequestError, CapyThreadError)):
+                # Whoever looks for the thread of an earlier try, or replaces it, says itself what becomes of it.
+                run.told = error
             if run.kill is not None and run.in_create:
                 # The create brought no id: what it raised says whether a thread may exist.
                 self.log.warning("%s", run.kill)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, conf
 from airflow.sdk.exceptions import (
-    AirflowNotFoundException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -18,7 +17,7 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyInputError, CapyStoreError
+from airflow_provider_capy.exceptions import CapyInputError, CapyLookUpError, CapyStoreError
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import (
     TOLERATED_OUTAGE,
@@ -173,7 +172,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         """Let a sensor that comes again look although its connection or its record is away for a while."""
         try:
             yield
-        except (AirflowNotFoundException, CapyStoreError) as error:
+        except (CapyLookUpError, CapyStoreError) as error:
             ti: Any = context["ti"]
             if not self.reschedule or self.deferrable or ti.get_first_reschedule_date(context) is None:
                 raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
-from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 from airflow.sdk.execution_time.comms import SetTaskStateStore
 
 from airflow_provider_capy import exceptions, stopping
@@ -354,7 +354,7 @@ def test_a_wait_that_is_given_nonsense_is_not_tried_again(capy_emulator: Emulato
         ({"poke_interval": "{{ 'soon' }}"}, exceptions.CapyInputError),
         ({"timeout": "{{ 'later' }}"}, exceptions.CapyInputError),
         ({"on_blocked": "{{ 'perhaps' }}"}, exceptions.CapyInputError),
-        ({"capy_conn_id": "nowhere"}, AirflowNotFoundException),
+        ({"capy_conn_id": "nowhere"}, exceptions.CapyLookUpError),
     ],
     ids=str,
 )
