@@ -199,6 +199,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             # Whatever is sure to be refused is refused before anything is started.
             self._check_rendered()
             timeout = as_seconds_or_none("timeout", self.timeout)
+            self._make_prompt(context)
             record = self._start(context)
             if not self.wait_for_completion:
                 if not self.thread_owner and not self._remember(context, fate=Fate.DISPATCHED):
@@ -214,6 +215,9 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             ):
                 return self._conclude(context, event)
             return self._defer(wait, record.project_id)
+
+    def _make_prompt(self, context: Context) -> None:
+        """Make the prompt, where it is made by the run."""
 
     def _start(self, context: Context) -> Record:
         from airflow_provider_capy.identity import TaskIdentity
