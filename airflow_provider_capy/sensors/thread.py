@@ -78,7 +78,8 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
 
     Raises:
         CapyInputError: an argument that is sure to be refused: at once when it is no template.
-        CapyRequestError: Capy's own 401, 403, 404 or 422, which has stood for half a minute.
+        CapyRequestError: Capy's own 401, 403, 404 or 422, which has stood for half a minute; ``CapyLookUpError`` when the
+            connection cannot be looked up as the wait begins.
         CapyThreadError: archived, blocked, a failed task, or nobody could look at the thread for ``tolerate_outage``.
         CapyThreadStoppedError: it was stopped, when its run was cancelled before this task was cleared or by a stop task
             of this run, so that its ``ready`` is no success; it is not retried.
