@@ -11,9 +11,10 @@ from airflow_provider_capy.creating import PATIENCE, Patience, find_shared, look
 from airflow_provider_capy.exceptions import CapyRequestError, CapyStopUnconfirmedError, with_words
 from airflow_provider_capy.flow import run
 from airflow_provider_capy.killing import CapyKilledError
-from airflow_provider_capy.lifecycle import ENDS_AT_ONCE, Fate, Outcome, Policy, failed_tasks, judge
-from airflow_provider_capy.stopping import look_surely, stop_and_confirm
-from airflow_provider_capy.waiting import is_passing
+from airflow_provider_capy.lifecycle import Fate, Memory, Outcome, Policy, judge
+from airflow_provider_capy.looking import look_for_work, look_surely
+from airflow_provider_capy.stopping import stop_and_confirm
+from airflow_provider_capy.waiting import describe, is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from airflow_provider_capy.remembering import RecordStore
 
 REPLACE_STOP_SECONDS = 60.0
+# The ends that a retry does not go on from.
+_BAD_ENDS = {Outcome.ARCHIVED: "was archived", Outcome.TASK_ERROR: "ended with a failed task"}
 
 
 @dataclass
@@ -91,7 +94,8 @@ class ThreadOfTask:
         if thread is None:
             self.log.warning("Thread %s of an earlier try does not exist any more; a new one is started", thread_id)
             return None
-        if (why := self._does_not_count(thread)) is not None:
+        if (outcome := self._bad_end(thread)) is not None:
+            why = _BAD_ENDS[outcome]
             self.log.warning("Thread %s of an earlier try %s; a new one is started", thread_id, why)
             return None
         self.log.info(
@@ -116,13 +120,19 @@ class ThreadOfTask:
             "fate": Fate.HELD,
         }
 
-    def _does_not_count(self, thread: Thread) -> str | None:
-        """Say why a try must not go on with a thread; ``None`` when it may."""
-        if thread.status == "archived" or thread.run_state == "archived":
-            return "was archived"
-        if thread.run_state == "ready" and self.fail_on_task_error and failed_tasks(thread):
-            return "ended with a failed task"
-        return None
+    def _bad_end(self, thread: Thread) -> Outcome | None:
+        """Return how a thread has ended, when a try must not go on with it; ``None`` while that is not proven."""
+        policy = Policy(fail_on_task_error=self.fail_on_task_error)
+        outcome = judge(thread, Memory(), policy, self.clock()).outcome
+        return outcome if outcome in _BAD_ENDS else None
+
+    def _counts(self, found: Thread) -> Flow[bool]:
+        """Say whether a thread that a search has shown may be gone on with."""
+        if self._bad_end(found) is None:
+            return True
+        # A list may lag behind: what it shows to be over is looked at itself, as by a wait.
+        thread = yield from look_surely(found.id, clock=self.clock)
+        return thread is not None and self._bad_end(thread) is None
 
     def _adopt(self, record: Record) -> Record | None:
         """Return the record with the thread that an earlier try may have started, if it did."""
@@ -147,7 +157,7 @@ class ThreadOfTask:
             reference,
             generation,
             project_id=self.project_id,
-            counts=lambda thread: self._does_not_count(thread) is None,
+            counts=self._counts,
             clock=self.clock,
             patience=self.patience,
         )
@@ -164,7 +174,8 @@ class ThreadOfTask:
             record = found
         if (thread_id := record.thread_id) is None:
             return
-        why = record.ended or ("was stopped" if record.was_stopped else "was cleared")
+        unwanted = "was cleared" if self.durable else "durable=False does not go on with"
+        why = record.ended or ("was stopped" if record.was_stopped else unwanted)
         what = f"thread {thread_id} of an earlier try, which {why},"
         if not self.stop_on_kill:
             self._leave_old(record, thread_id, what)
@@ -182,17 +193,14 @@ class ThreadOfTask:
     def _leave_old(self, record: Record, thread_id: str, what: str) -> None:
         """See that a thread that may not be stopped is at rest: two agents are not to work beside each other."""
         try:
-            thread = self._run(look_surely(thread_id, clock=self.clock))
+            thread = self._run(look_for_work(thread_id, clock=self.clock))
         except CapyRequestError as error:
             raise with_words(
                 error, f"{error}. Replacing {what} failed: nobody knows whether it is at rest; nothing was started"
             ) from error.__cause__
-        if thread is not None and judge(thread, ENDS_AT_ONCE, Policy(), self.clock()).outcome in {
-            None,
-            Outcome.BLOCKED,
-        }:
+        if thread is not None:
             raise CapyStopUnconfirmedError(
-                f"Replacing {what} failed: it is {thread.run_state} and stop_on_kill is off. No second one was started; "
+                f"Replacing {what} failed: it is {describe(thread)} and stop_on_kill is off. No second one was started; "
                 "stop it or let it finish, then retry",
                 thread_id=thread_id,
                 thread_url=record.thread_url,

@@ -128,7 +128,7 @@ def find_shared(
     generation: int,
     *,
     project_id: str,
-    counts: Callable[[Thread], bool],
+    counts: Callable[[Thread], Flow[bool]],
     clock: Callable[[], float],
     patience: Patience = PATIENCE,
 ) -> Flow[tuple[Thread | None, int]]:
@@ -140,7 +140,7 @@ def find_shared(
         text: the user's reference.
         generation: of the first thread to look for.
         project_id: where it must be.
-        counts: says whether a thread may be gone on with.
+        counts: asks whether a thread that was found may be gone on with.
         clock: gives epoch seconds.
         patience: how long the first that is missing is looked for.
 
@@ -160,7 +160,7 @@ def find_shared(
         )
         if found is None:
             return last if last is not None else (None, following)
-        last = (found, following) if counts(found) else None
+        last = (found, following) if (yield from counts(found)) else None
         yield Pause(patience.between)
     raise CapyReferenceError(
         f"reference: {MOST_GENERATIONS} threads carry {text!r} and followed each other. Nothing was started; "

@@ -123,13 +123,12 @@ class WaitEvent(BaseModel):
             read = cls.model_validate(event)
         except ValidationError as error:
             raise CapyError(
-                f"The triggerer handed back an event that is not ours ({error.error_count()} faults in it); "
-                f"nothing is known about thread {thread_id or 'of this task'}, it was not stopped"
+                f"The triggerer handed back an event that is not ours ({error.error_count()} faults in it), so nothing is "
+                f"known about {f'thread {thread_id}' if thread_id else 'the thread of this task'}"
             ) from None
         if thread_id and read.thread_id != thread_id:
             raise CapyError(
-                f"The triggerer handed back the event of thread {read.thread_id}, but this task waits for {thread_id}; "
-                "neither was stopped"
+                f"The triggerer handed back the event of thread {read.thread_id}, but this task waits for {thread_id}"
             )
         return read
 

@@ -7,7 +7,8 @@
     ├── CapyStoreError                 Airflow's task state store cannot be read or written
     ├── CapyRequestError               a request to Capy that brought no usable answer
     │   ├── CapyConnectError           it never reached Capy: surely not processed
-    │   │   └── CapyCertificateError   the certificate that was shown cannot be verified
+    │   │   ├── CapyCertificateError   the certificate that was shown cannot be verified
+    │   │   └── CapyLookUpError        Airflow gave no connection to reach Capy with
     │   ├── CapyNoAnswerError          it may have been processed: timeout, reset, broken off
     │   ├── CapyResponseError          an answer that cannot be read, or is not Capy's: a proxy, a redirect, no JSON
     │   └── CapyAPIError               Capy's own answer that says no (429 and 5xx: whoever sent it)
@@ -94,6 +95,10 @@ class CapyConnectError(CapyRequestError):
 
 class CapyCertificateError(CapyConnectError):
     """The certificate that the other side showed cannot be verified: nothing was sent; asking again at once is no help."""
+
+
+class CapyLookUpError(CapyConnectError):
+    """The connection could not be looked up: it is not there, access was denied, or whatever keeps it is away."""
 
 
 class CapyNoAnswerError(CapyRequestError):

@@ -120,22 +120,22 @@ class Decision:
     generation: int
 
 
-def decide(record: Record | None, attempt: Attempt) -> Decision:
+def decide(record: Record | None, attempt: Attempt, *, durable: bool = True) -> Decision:
     """Decide what a try does with what earlier tries left.
 
-    A retry goes on with the thread of the try before; a clear wants a new one. No thread that this task started and
+    A retry goes on with the thread of the try before; a clear wants a new one, and so does a retry that is not durable. No thread that this task started and
     that may still be at work is left behind by a new one: it is stopped first, also when it had ended badly for the
     task. Only a success is left as it is.
 
     Args:
         record: what the store holds.
         attempt: the try that asks.
+        durable: whether a retry goes on with the thread.
     """
     if record is None:
         return Decision(Action.CREATE, 0)
     following = record.generation + 1
-    cleared = was_cleared(record, attempt)
-    if record.ended or record.was_stopped or cleared:
+    if record.ended or record.was_stopped or not durable or was_cleared(record, attempt):
         if record.ended == REFUSED or record.shared:
             # Nothing was started under it, or by somebody else: its reference decides again, and nothing is stopped.
             return Decision(Action.CREATE, record.generation)

@@ -103,5 +103,5 @@ class ThreadRecord(BaseModel):
         except ValidationError as error:
             raise CapyReferenceError(
                 f"The task state store holds a {STORE_KEY!r} that cannot be read ({error.error_count()} faults); "
-                "nothing was started or stopped. Delete that key of the task instance and retry"
+                "nothing was started. Delete that key of the task instance and retry"
             ) from None

@@ -20,7 +20,6 @@ from airflow_provider_capy.identity import (
     with_reference,
 )
 from airflow_provider_capy.lifecycle import Fate
-from airflow_provider_capy.records import OPEN
 from airflow_provider_capy.remembering import RecordStore
 
 if TYPE_CHECKING:
@@ -43,23 +42,12 @@ class ThreadStart(ThreadOfTask):
             CapyStopUnconfirmedError: the thread that is to be replaced could not be stopped; nothing was started.
             CapyError: the store cannot be read or written; nothing was started.
         """
-        if not self.durable:
-            body = self._body()
-            before = self.store.read()
-            if before is not None and before.fate in OPEN and before.may_stop:
-                # Only one record is kept: the thread of an earlier try is not to be lost from sight.
-                self._stop_old(before)
-            self.sending()
-            intent = self._intent(uuid.uuid4().hex, 0)
-            flow = create_once(body, reference=None, clock=self.clock)
-            # Not for a retry, which starts another one: whoever ends the run has to find it.
-            return self._keep(intent, self._run(flow), "created")
         attempt = Attempt(self.clear_number, self.max_tries, self.retries, self.try_number)
         record = self.store.read()
-        decision = decide(record, attempt)
+        decision = decide(record, attempt, durable=self.durable)
         if record is not None and decision.action is Action.LOOK_UP and (found := self._adopt(record)) is not None:
             # From here on it is a known thread like any other, which may have ended badly meanwhile.
-            record, decision = found, decide(found, attempt)
+            record, decision = found, decide(found, attempt, durable=self.durable)
         kept = self._reattach(record) if record is not None and decision.action is Action.REATTACH else None
         return kept if kept is not None else self._start(record, decision)
 
@@ -112,6 +100,11 @@ class ThreadStart(ThreadOfTask):
 
     def _create(self, body: CreateThreadBody, intent: Record, *, again: bool = False) -> Record:
         """Create the thread; ``again`` after a try that may have created it already."""
+        if not self.durable:
+            self.sending()
+            flow = create_once(body, reference=None, clock=self.clock)
+            # Kept for whoever ends the run, and for the next try, which brings this thread to rest before it starts another one.
+            return self._keep(intent, self._run(flow), "created")
         self.announce(intent)
         body = body.model_copy(update={"prompt": with_reference(body.prompt, intent.reference)})
         # The last step before the POST, since it fails for a try that another one has replaced meanwhile.

@@ -11,36 +11,44 @@ if TYPE_CHECKING:
     from airflow_provider_capy.records import ThreadRecord
 
 
-def stopped_error(
-    context: Any, task: Any, record: ThreadRecord | None, thread_id: str
-) -> CapyThreadStoppedError | None:
-    """Return what a wait fails with when its thread rests because somebody stopped it; ``None`` when nobody did.
+def who_stopped(record: ThreadRecord | None, thread_id: str) -> str:
+    """Return who stopped a thread by a task's record, where whoever does it leaves word; empty when nobody did.
 
     Args:
-        context: of the task.
-        task: the one that waits.
-        record: what its store holds by now: whoever stops a thread leaves word there.
+        record: what the task's store holds by now.
         thread_id: the thread.
     """
-    if record is not None and record.thread_id == thread_id and record.was_stopped:
-        by = record.stopped_by or "somebody"
-    elif told_by := _told_by(context["ti"], task, thread_id):
-        by = f"task {told_by} of this run tells so"
-    else:
-        return None
+    if record is None or record.thread_id != thread_id or not record.was_stopped:
+        return ""
+    return record.stopped_by or "somebody"
+
+
+def stopped_error(thread_id: str, by: str, url: str) -> CapyThreadStoppedError:
+    """Return what a wait fails with when its thread rests because somebody stopped it.
+
+    Args:
+        thread_id: the thread.
+        by: who stopped it and why, in words.
+        url: its web address; empty when that is not known.
+    """
     return CapyThreadStoppedError(
         f"Thread {thread_id} was stopped ({by}), so its ready is no success; it was left as it is. Clear the task that "
         "starts it to start a new one, or mark this task as success if the thread has done its work",
         thread_id=thread_id,
-        thread_url=record.thread_url if record is not None else "",
+        thread_url=url,
     )
 
 
-def _told_by(ti: Any, task: Any, thread_id: str) -> str:
-    """Return the id of the task of this run that tells of the stop; empty when there is none.
+def told_by_a_task(ti: Any, task: Any, thread_id: str) -> str:
+    """Return which task of this run tells that the thread was stopped, in words; empty when none does.
 
     A stop task can write into no record but its own. The task that started the thread tells of a cancel that came before
     this wait had a record.
+
+    Args:
+        ti: the task instance that waits.
+        task: its task.
+        thread_id: the thread.
     """
     from airflow_provider_capy.operators.stop import CapyStopThreadOperator
     from airflow_provider_capy.operators.thread import CapyCreateThreadOperator
@@ -52,6 +60,6 @@ def _told_by(ti: Any, task: Any, thread_id: str) -> str:
     for task_id in (*stops, *starts):
         # One instance gives its list, several give a list of lists.
         word = ti.xcom_pull(task_ids=task_id, key=STOPPED_KEY)
-        if any(thread_id == item or thread_id in item for item in word or () if item):
-            return str(task_id)
+        if any(thread_id == item or (isinstance(item, list) and thread_id in item) for item in word or ()):
+            return f"task {task_id} of this run tells so"
     return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,12 @@ from airflow_provider_capy.waiting import is_passing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_capy.api.models import Thread
     from airflow_provider_capy.api.retry import RetryLimits
 
 LOOK_EVERY = 1.0
 ASK_AGAIN_AFTER = 5.0
-# Once a thread was asked to stop, nothing but the start race makes its rest doubtful, and a second look settles that.
-_REST = Policy(on_blocked="fail", start_race=SECOND_LOOK_SECONDS, second_look=0.0)
+# A wait looks twice at a blocked thread, since that may pass; it is asked to stop at the first look.
+_REST = Policy(on_blocked="fail", second_look=0.0)
 _SLOWEST_LOOK = 5.0
 
 
@@ -90,36 +89,6 @@ class StopReport:
         return {**asdict(self), "result": self.result.value}
 
 
-def look_surely(thread_id: str, *, clock: Callable[[], float]) -> Flow[Thread | None]:
-    """Look at a thread, and believe no no of Capy's before it has stood for a while.
-
-    Args:
-        thread_id: the thread.
-        clock: gives epoch seconds.
-
-    Returns:
-        the thread; ``None`` when it is surely gone.
-
-    Raises:
-        CapyRequestError: it could not be looked at.
-    """
-    denial = Denial()
-    while True:
-        try:
-            thread: Thread = yield Ask(get_thread(thread_id))
-        except CapyRequestError as error:
-            if is_passing(error):
-                raise
-            pause = denial.heard(error, clock())
-            if denial.stands:
-                if isinstance(error, CapyNotFoundError):
-                    return None
-                raise
-        else:
-            return thread
-        yield Pause(pause)
-
-
 def request_stop(thread_id: str, retry: RetryLimits | None = None) -> Flow[StopReport]:
     """Ask once, without a look before or after: for handlers that have only seconds to live.
 
@@ -151,8 +120,9 @@ def stop_and_confirm(
     A thread that is at rest already is returned unchanged. One that cannot be looked at is asked to stop all the same:
     that does no harm, and it costs money. A failing stop request is repeated, a look that fails is looked again, and a
     thread that is still at work is asked again, until the time is over. A no of Capy's own (404, 401, 403) is believed
-    once it has stood for a while. A ``ready`` inside the start race is not believed: such a thread is asked to stop and
-    looked at twice.
+    once it has stood for a while. A ``ready`` that a wait would not believe, as inside the start race, is not believed here
+    either: such a thread is asked to stop, which does no harm. Once that was taken, it has to stand for
+    ``SECOND_LOOK_SECONDS`` more.
 
     Args:
         thread_id: the thread.
@@ -197,8 +167,9 @@ class _Stop:
         self._spare_blocked = spare_blocked
         self._confirm = confirm
         self._asked_at: float | None = None
-        self._by_us = False
-        self._memory = Memory()
+        # A request without an answer may have stopped it; only one that was taken surely has.
+        self._by_us = self._is_taken = False
+        self._memory, self._has_moved = Memory(), False
         self._state = self._project_id = self._error = ""
 
     @property
@@ -224,13 +195,21 @@ class _Stop:
         self._no_look.refuted()
         self._state, self._project_id, self._error = thread.run_state, thread.project_id, ""
         verdict = judge(thread, self._memory, _REST, self._clock())
-        # One that was seen queued has left the start race behind by the time that it rests.
-        self._memory = replace(verdict.memory, seen_at_work=verdict.memory.seen_at_work or thread.run_state != "ready")
+        self._memory = verdict.memory
+        self._has_moved |= thread.run_state != "ready"
         # A thread that waits for a person is at rest only once it was asked to stop: an answer would wake it up.
         waits_for_person = verdict.outcome is Outcome.BLOCKED and self._asked_at is None and not self._spare_blocked
-        if verdict.outcome is None or waits_for_person:
+        if waits_for_person or (verdict.outcome is None and not self._rests_since_it_was_asked):
             return None
         return self._report(Found.STOPPED if self._by_us else Found.ALREADY_SETTLED)
+
+    @property
+    def _rests_since_it_was_asked(self) -> bool:
+        """Whether a ready without a trace of work is proven by a stop that was taken."""
+        if not self._is_taken or self._asked_at is None or self._memory.resting != "ready":
+            return False
+        # One that was seen queued has left the start race behind by the time that it rests.
+        return self._has_moved or self._clock() - max(self._asked_at, self._memory.since) >= SECOND_LOOK_SECONDS
 
     def ask(self) -> Flow[StopReport | None]:
         """Ask it to stop; a report when nobody is to look on."""
@@ -244,7 +223,9 @@ class _Stop:
         # Whoever takes a stop knows the thread.
         self._no_stop.refuted()
         self._no_look.refuted()
-        self._asked_at, self._by_us = self._clock(), self._by_us or report.stopped_by_us
+        self._asked_at = self._clock()
+        self._is_taken |= report.stopped_by_us
+        self._by_us |= report.stopped_by_us
         return None if self._confirm else report
 
     def given_up(self) -> StopReport:

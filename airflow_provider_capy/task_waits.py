@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import (
     AirflowException,
-    AirflowNotFoundException,
     AirflowRescheduleException,
+    AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
     TaskDeferralError,
@@ -19,10 +19,10 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_provider_capy.exceptions import (
-    CapyConnectError,
     CapyError,
     CapyForbiddenError,
     CapyInputError,
+    CapyLookUpError,
     CapyNotFoundError,
     CapyRequestError,
     CapyThreadError,
@@ -32,15 +32,13 @@ from airflow_provider_capy.exceptions import (
 )
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Outcome, Policy, checked_on_blocked, fate_after
-from airflow_provider_capy.tasking import CapyTask, final
+from airflow_provider_capy.tasking import CapyTask, final, helpless
 from airflow_provider_capy.templated import (
     as_flag,
     as_interval,
-    as_outage,
-    as_seconds,
+    as_seconds_or_none,
     as_text,
     as_text_or_none,
-    optional,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +55,8 @@ LONGEST_DEFERRAL = 10 * 366 * 24 * 3600.0
 _REFUSALS = (CapyForbiddenError, CapyNotFoundError, CapyValidationError)
 # Nobody kills a process that was interrupted from a terminal.
 INTERRUPT_BUDGET = 10.0
+# The user's own bound of time is over. No other error says that nobody waits for the thread any more.
+OUT_OF_TIME = (AirflowTaskTimeout, AirflowSensorTimeout, TaskDeferralTimeout)
 
 
 class WaitingTask(CapyTask):
@@ -82,8 +82,8 @@ class WaitingTask(CapyTask):
         "project_id": as_text_or_none,
         "deferrable": as_flag,
         "poke_interval": as_interval,
-        "timeout": optional(as_seconds),
-        "tolerate_outage": optional(as_seconds),
+        "timeout": as_seconds_or_none,
+        "tolerate_outage": as_seconds_or_none,
         "on_blocked": lambda _, value: checked_on_blocked(value),
         "fail_on_task_error": as_flag,
         "stop_on_kill": as_flag,
@@ -106,9 +106,12 @@ class WaitingTask(CapyTask):
             try:
                 yield
                 self._check_for_kill()
-            except (AirflowSkipException, AirflowRescheduleException, CapyKilledError):
+            except (AirflowRescheduleException, CapyKilledError):
                 raise
-            except (Exception, AirflowTaskTimeout) as error:  # noqa: BLE001 - whoever raised it
+            except (Exception, AirflowTaskTimeout) as error:
+                # A skip of our own lets go of the thread first; one of the user's code may come while it is at work.
+                if isinstance(error, AirflowSkipException) and run.at_stake is None:
+                    raise
                 wanted = self._failed(error)
                 raise wanted from wanted.__cause__
             finally:
@@ -162,14 +165,14 @@ class WaitingTask(CapyTask):
             policy=self._policy,
             poll_interval=as_interval("poke_interval", self.poke_interval),
             deadline=deadline,
-            tolerate_outage=as_outage(self.tolerate_outage),
+            tolerate_outage=as_seconds_or_none("tolerate_outage", self.tolerate_outage),
             **more,
         )
 
     def _url_of(self, thread_id: str, project_id: str | None) -> str:
         try:
             return self.hook.thread_url(thread_id, project_id)
-        except AirflowNotFoundException:
+        except CapyLookUpError:
             return self._run.url
 
     def _look(self, context: Any, wait: Wait, *, told_elsewhere: bool = False) -> Step:
@@ -185,11 +188,6 @@ class WaitingTask(CapyTask):
             step = wait.saw(self.hook.get_thread(wait.thread_id), time.time())
         except CapyRequestError as error:
             step = wait.failed(error, time.time())
-        except AirflowNotFoundException as error:
-            # A connection that was there is away for a while; one that never was is a mistake.
-            if not wait.has_seen:
-                raise
-            step = wait.failed(CapyConnectError(f"The connection could not be looked up: {error}"), time.time())
         self._publish_seen(context, wait)
         if step.line and not (told_elsewhere and step.event is None and not step.warning):
             (self.log.warning if step.warning else self.log.info)("%s", step.line)
@@ -263,16 +261,17 @@ class WaitingTask(CapyTask):
 
     def _stopped(self, context: Any, thread_id: str) -> CapyError | None:
         """Return what a wait for a thread fails with that somebody stopped, whoever it was."""
-        from airflow_provider_capy.stopped import stopped_error
+        from airflow_provider_capy.stopped import stopped_error, told_by_a_task, who_stopped
 
         try:
-            error = stopped_error(context, self, self._store(context).read(), thread_id)
+            record = self._store(context).read()
+            by = who_stopped(record, thread_id) or told_by_a_task(context["ti"], self, thread_id)
         except CapyKilledError:
             raise
         except Exception as unknown:  # noqa: BLE001 - of any store or XCom backend: the thread has come to its end
             self.log.warning("Nobody knows whether thread %s was stopped meanwhile: %s", thread_id, unknown)
             return None
-        return None if error is None else final(error)
+        return final(stopped_error(thread_id, by, record.thread_url if record is not None else "")) if by else None
 
     def _result(self, event: WaitEvent) -> Any:
         """Return what the task succeeds with."""
@@ -300,21 +299,17 @@ class WaitingTask(CapyTask):
         self._check_for_kill()
         if isinstance(error, CapyThreadStoppedError):
             return self._wanted(error)
+        raised = error
         if isinstance(error, CapyError) and self._is_helpless(error) and self._will_retry(error):
-            rule = self._rule_for(error)
-            error = error if rule is not None and rule.value == "retry" else final(error)
-        wanted = self._wanted(error)
-        if fate := self._fate(run.context, wanted, run.event, again=self._will_retry(wanted)):
-            words = f"{str(wanted).rstrip('. ')}. {fate}"
-            if isinstance(wanted, (CapyError, AirflowException, AirflowTaskTimeout)):
-                with_words(wanted, words)
-            else:
-                # What a stranger's error is made of is its own.
-                cause, wanted = (
-                    wanted,
-                    CapyThreadError(f"{type(wanted).__name__}: {words}", thread_id=run.at_stake or ""),
-                )
-                wanted.__cause__ = cause
+            raised = helpless(self, run.context, error)
+        wanted = told = self._wanted(raised)
+        if not isinstance(wanted, (CapyError, AirflowException, AirflowTaskTimeout)):
+            # What a stranger's error is made of is its own.
+            told = CapyThreadError(f"{type(wanted).__name__}: {wanted}", thread_id=run.at_stake or "")
+            told.__cause__ = wanted
+        # By what it ends with it may be tried again; by what happened it is decided what that means for the thread.
+        if fate := self._fate(run.context, error, run.event, again=self._will_retry(told)):
+            wanted = with_words(told, f"{str(told).rstrip('. ')}. {fate}")
         run.told = wanted
         return wanted
 
@@ -332,7 +327,7 @@ class WaitingTask(CapyTask):
 
         Args:
             context: of the task.
-            error: what the task ends with.
+            error: what happened, before the task makes a skip or the like of it.
             event: how the thread's wait ended; ``None`` when it came to no end of the thread's.
             again: whether the task will be tried again.
         """

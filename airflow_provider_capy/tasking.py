@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from airflow.sdk.exceptions import (
     AirflowFailException,
-    AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
 )
 
-from airflow_provider_capy.exceptions import with_words
+from airflow_provider_capy.exceptions import CapyLookUpError, with_words
 from airflow_provider_capy.killing import (
     KILL_BUDGET,
     LATE_ANSWERS,
@@ -61,6 +60,25 @@ def final(error: CapyError) -> CapyError:
     return same
 
 
+def rule_for(task: Any, context: Any, error: BaseException) -> RetryAction | None:
+    """Return what a task's own ``retry_policy`` says about an error."""
+    if (policy := getattr(task, "retry_policy", None)) is None:
+        return None
+    ti = context["ti"]
+    try:
+        decision = policy.evaluate(exception=error, try_number=ti.try_number, max_tries=ti.max_tries, context=context)
+    except Exception:  # noqa: BLE001 - Airflow then goes by the number of tries, and logs why
+        return None
+    action: RetryAction = decision.action
+    return action
+
+
+def helpless(task: Any, context: Any, error: CapyError) -> CapyError:
+    """Return an error that a next try is sure to end with as well: one that is not retried, unless a rule of the user's says so."""
+    rule = rule_for(task, context, error)
+    return error if rule is not None and rule.value == "retry" else final(error)
+
+
 @dataclass(slots=True)
 class Run:
     """What one execution of a task knows; a signal handler reads it, which must look nothing up and take no lock.
@@ -70,11 +88,11 @@ class Run:
         context: of the task.
         hook: the connection's.
         at_stake: the thread that this task answers for, as soon as it is known, until it has come to its end.
-        is_found: whether that is settled; until then whatever looks for the thread says itself what becomes of it.
+        is_found: whether it is settled which thread that is.
         is_spared: whether another task started it.
         started_at: epoch seconds from which the task's own timeout counts.
         event: the end of the thread's wait that the task fails for.
-        told: the error that has been given the thread's fate.
+        told: the error that says already what became of the thread.
         in_create: whether the create is under way.
         kill: the error of a kill.
         order: what that kill has left to do.
@@ -239,22 +257,8 @@ class CapyTask(CheckedArguments):
             return False
         if isinstance(error, (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)):
             return False
-        action = self._rule_for(error)
+        action = rule_for(self, self._run.context, error)
         return action is None or action.value != "fail"
-
-    def _rule_for(self, error: BaseException) -> RetryAction | None:
-        """Return what the task's ``retry_policy`` says about an error."""
-        run = self._run
-        if (policy := getattr(self, "retry_policy", None)) is None:
-            return None
-        try:
-            decision = policy.evaluate(
-                exception=error, try_number=run.ti.try_number, max_tries=run.ti.max_tries, context=run.context
-            )
-        except Exception:  # noqa: BLE001 - Airflow then goes by the number of tries, and logs why
-            return None
-        action: RetryAction = decision.action
-        return action
 
     def _goes_on_in_next_try(self, error: BaseException) -> bool:
         """Say whether a next try takes the thread over when this one ends with this error."""
@@ -345,7 +349,7 @@ class CapyTask(CheckedArguments):
         """Return a client of its own, also where a signal came into a request to Airflow: then each answer is one late."""
         timeouts = {"connect_timeout": budget, "read_timeout": budget}
         for _ in range(LATE_ANSWERS):
-            with suppress(AirflowNotFoundException):
+            with suppress(CapyLookUpError):
                 return self.hook.new_client(**timeouts)
         return self.hook.new_client(**timeouts)
 

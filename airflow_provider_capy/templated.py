@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow_provider_capy.exceptions import CapyInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+T = TypeVar("T")
 
 SHORTEST_INTERVAL = 0.1
 _TEXTS = ("thread_id", "project_id", "reference", "capy_conn_id")
@@ -92,15 +94,6 @@ def as_interval(name: str, value: float | timedelta | str) -> float:
     return as_seconds(name, value, least=SHORTEST_INTERVAL)
 
 
-def as_outage(value: float | timedelta | str | None) -> float | None:
-    """Return the seconds of an argument ``tolerate_outage``; ``None`` for as long as the wait lasts.
-
-    Raises:
-        CapyInputError: when it is no duration.
-    """
-    return None if value is None else as_seconds("tolerate_outage", value)
-
-
 def as_thread_id(thread_id: Any) -> str:
     """Return one thread's id, also from its web address, without white space around it, as a template may leave some.
 
@@ -118,9 +111,12 @@ def as_thread_id(thread_id: Any) -> str:
     return thread_id_in_path(text.strip())
 
 
-def optional(check: Callable[[str, Any], object]) -> Callable[[str, Any], object]:
+def optional(check: Callable[[str, Any], T]) -> Callable[[str, Any], T | None]:
     """Let ``None`` stand for "not given"."""
     return lambda name, value: None if value is None else check(name, value)
+
+
+as_seconds_or_none = optional(as_seconds)
 
 
 def is_literal(value: Any) -> bool:

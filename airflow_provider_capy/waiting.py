@@ -192,11 +192,6 @@ class Wait:
         return f"Thread {self.thread_id} could not be looked at, which is tried again: {error}"
 
     @property
-    def has_seen(self) -> bool:
-        """Whether the thread was ever seen, also by an earlier process."""
-        return self._shown is not None
-
-    @property
     def is_failing(self) -> bool:
         """Whether the last look failed."""
         return self._failing_since is not None

@@ -47,8 +47,8 @@ def create_thread(body: CreateThreadBody) -> Call[CreatedThread]:
 
 def get_thread(thread_id: str) -> Call[Thread]:
     """Get one thread (``getThread``)."""
-    path = f"/v1/threads/{thread_id_in_path(thread_id)}"
-    return Call("getThread", "GET", path, Thread, safe_to_retry=True, thread_id=thread_id)
+    found = thread_id_in_path(thread_id)
+    return Call("getThread", "GET", f"/v1/threads/{found}", Thread, safe_to_retry=True, thread_id=found)
 
 
 def list_threads(query: ListThreadsQuery) -> Call[ThreadPage]:
@@ -58,5 +58,5 @@ def list_threads(query: ListThreadsQuery) -> Call[ThreadPage]:
 
 def stop_thread(thread_id: str) -> Call[StoppedThread]:
     """Ask a thread to stop (``stopThread``); asking twice does no harm."""
-    path = f"/v1/threads/{thread_id_in_path(thread_id)}/stop"
-    return Call("stopThread", "POST", path, StoppedThread, safe_to_retry=True, thread_id=thread_id)
+    found = thread_id_in_path(thread_id)
+    return Call("stopThread", "POST", f"/v1/threads/{found}/stop", StoppedThread, safe_to_retry=True, thread_id=found)

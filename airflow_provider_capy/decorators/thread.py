@@ -55,6 +55,9 @@ class _CapyThreadDecoratedOperator(DecoratedOperator, CapyCreateThreadOperator):
         )
 
     def execute(self, context: Context) -> Any:
+        return CapyCreateThreadOperator.execute(self, context)
+
+    def _make_prompt(self, context: Context) -> None:
         kwargs = self.determine_kwargs({**context, **self.op_kwargs})
         prompt = self.python_callable(*self.op_args, **kwargs)
         if not isinstance(prompt, str):
@@ -63,7 +66,6 @@ class _CapyThreadDecoratedOperator(DecoratedOperator, CapyCreateThreadOperator):
                 "a @task.capy_thread function returns the prompt as text"
             )
         self.prompt = prompt
-        return CapyCreateThreadOperator.execute(self, context)
 
 
 def capy_thread_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowException
 
 from airflow_provider_capy.exceptions import (
     CapyError,
     CapyForbiddenError,
+    CapyInputError,
+    CapyLookUpError,
     CapyNotFoundError,
     CapyUnauthorizedError,
     CapyValidationError,
 )
+from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.templated import as_text
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class CapyHook(BaseHook):
         """The connection's settings; the token is masked in logs from here on.
 
         Raises:
-            AirflowNotFoundException: no such connection.
+            CapyLookUpError: it could not be looked up, for whatever reason.
             CapyInputError: a field of it is wrong.
         """
         return self._settings or self._looked_up()
@@ -86,25 +88,40 @@ class CapyHook(BaseHook):
     def _looked_up(self) -> ConnectionSettings:
         from airflow.sdk.log import mask_secret
 
-        connection = self.get_connection(as_text("capy_conn_id", self.capy_conn_id))
-        _ = connection.extra_dejson  # masks what is secret in it
-        settings = self._read(connection)
-        mask_secret(settings.client.token.get_secret_value())
-        return settings
+        with self._looking_up() as conn_id:
+            connection = self.get_connection(conn_id)
+            _ = connection.extra_dejson  # masks what is secret in it
+            settings = _settings_of(conn_id, connection)
+            mask_secret(settings.client.token.get_secret_value())
+        return self._keep(settings)
 
     async def _alooked_up(self) -> ConnectionSettings:
         from airflow.sdk.log import amask_secret
 
-        connection = await self.aget_connection(as_text("capy_conn_id", self.capy_conn_id))
-        # A scheduler's own kind of connection has none.
-        if mask_extra := getattr(connection, "aextra_dejson", None):
-            await mask_extra()
-        settings = self._read(connection)
-        await amask_secret(settings.client.token.get_secret_value())
-        return settings
+        with self._looking_up() as conn_id:
+            connection = await self.aget_connection(conn_id)
+            # A scheduler's own kind of connection has none.
+            if mask_extra := getattr(connection, "aextra_dejson", None):
+                await mask_extra()
+            settings = _settings_of(conn_id, connection)
+            await amask_secret(settings.client.token.get_secret_value())
+        return self._keep(settings)
 
-    def _read(self, connection: Any) -> ConnectionSettings:
-        self._settings = settings = _settings_of(self.capy_conn_id, connection)
+    @contextmanager
+    def _looking_up(self) -> Iterator[str]:
+        """Give the connection's id, and make one kind of whatever Airflow or a secrets backend raises for it."""
+        conn_id = as_text("capy_conn_id", self.capy_conn_id)
+        try:
+            yield conn_id
+        except (CapyInputError, CapyKilledError):
+            raise
+        except Exception as error:
+            raise CapyLookUpError(
+                f"The connection {conn_id!r} could not be looked up ({type(error).__name__}: {error})"
+            ) from error
+
+    def _keep(self, settings: ConnectionSettings) -> ConnectionSettings:
+        self._settings = settings
         if settings.warning:
             self.log.warning("%s", settings.warning)
         return settings
@@ -184,7 +201,7 @@ class CapyHook(BaseHook):
         return self.client.stop_thread(thread_id)
 
     def thread_url(self, thread_id: str, project_id: str | None = None) -> str:
-        """Return a thread's web address; ``project_id`` defaults to the connection's."""
+        """Return a thread's web address, also from one; ``project_id`` defaults to the connection's."""
         return self.settings.thread_url(thread_id, project_id)
 
     def test_connection(self) -> tuple[bool, str]:
@@ -211,7 +228,7 @@ class CapyHook(BaseHook):
             if not self._refuses_a_wrong_token():
                 return False, f"{where} answers to any token: is it Capy's base URL, e.g. https://capy.ai/api?"
             return True, f"{where} accepts the token. No default project is set, so none was checked.{note}"
-        except (CapyError, AirflowException) as error:
+        except CapyError as error:
             return False, str(error)
         finally:
             self.close()

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from airflow_provider_capy import __version__
+from airflow_provider_capy.api.requests import id_in
 from airflow_provider_capy.api.settings import (
     ClientSettings,
     checked_base_url,
@@ -80,11 +81,11 @@ class ConnectionSettings:
         )
 
     def thread_url(self, thread_id: str, project_id: str | None) -> str:
-        """Return a thread's web address."""
+        """Return a thread's web address, also from one."""
         return web_url(
             self.web_url_template,
             project_id=as_text_or_none("project_id", project_id) or self.project_id or "-",
-            thread_id=thread_id,
+            thread_id=id_in(thread_id),
         )
 
 

@@ -6,18 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk.exceptions import AirflowNotFoundException, AirflowTaskTimeout, TaskDeferralError
+from airflow.sdk.exceptions import AirflowTaskTimeout
 
-from airflow_provider_capy.exceptions import (
-    CapyError,
-    CapyInputError,
-    CapyRequestError,
-    CapyStoreError,
-    CapyThreadError,
-)
+from airflow_provider_capy.exceptions import CapyError, CapyRequestError
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Fate, Outcome, fate_after
-from airflow_provider_capy.task_waits import WaitingTask
+from airflow_provider_capy.task_waits import OUT_OF_TIME, WaitingTask
 from airflow_provider_capy.tasking import SHARED_KEY, THREAD_ID_KEY
 from airflow_provider_capy.templated import as_seconds
 
@@ -31,8 +25,6 @@ if TYPE_CHECKING:
     from airflow_provider_capy.remembering import RecordStore
 
 STOP_TIMEOUT = 60.0
-# Not to see a thread is no reason to stop it: most likely it does its work.
-UNSEEN = (CapyRequestError, CapyInputError, CapyStoreError, AirflowNotFoundException, TaskDeferralError)
 LEFT_UNSEEN = "It was left as it is, and costs money while it is at work"
 
 
@@ -51,27 +43,30 @@ class Ending:
     words: str
 
 
-def ending_of(outcome: Outcome, *, thread_is_gone: bool, durable: bool, tries_left: bool) -> Ending:
+def ending_of(outcome: Outcome, *, thread_is_gone: bool, durable: bool, may_stop: bool, tries_left: bool) -> Ending:
     """Decide what a wait that did not end well calls for.
 
     Args:
-        outcome: how it ended; the last, ``poll_failed``, says nothing about the thread, which is therefore never stopped for it.
+        outcome: how it ended; ``poll_failed``, as every end but the thread's own or its time's is called here, says nothing
+            about the thread, which is therefore never stopped for it.
         thread_is_gone: whether Capy does not know the thread any more.
         durable: whether a retry goes on with the thread.
+        may_stop: whether one that does not may stop it.
         tries_left: whether there will be one.
     """
     anew = "A retry starts a new thread"
+    another = "stops it and starts another one" if may_stop else "starts another one only once it is at rest"
     if outcome in {Outcome.ARCHIVED, Outcome.TASK_ERROR}:
         return Ending(outcome.value, stop=False, words=anew)
     if outcome is Outcome.TIMEOUT:
         return Ending(outcome.value, stop=True, words=f"{anew} once this one is at rest")
     if outcome is Outcome.BLOCKED:
-        again = "a retry looks at it again" if durable else "a retry stops it and starts another one"
+        again = "a retry looks at it again" if durable else f"a retry {another}"
         return Ending("", stop=False, words=f"It was left as it is; {again}")
     if thread_is_gone:
         return Ending("gone", stop=False, words=f"It does not exist any more. {anew}")
     if tries_left:
-        again = "the next try reattaches to it" if durable else "the next try stops it and starts another one"
+        again = "the next try reattaches to it" if durable else f"the next try {another}"
         return Ending("", stop=False, words=f"It was left running; {again}")
     return Ending("", stop=False, words=LEFT_UNSEEN)
 
@@ -113,19 +108,39 @@ class OwningTask(WaitingTask):
         return event.thread_id
 
     def _fate(self, context: Context, error: BaseException, event: WaitEvent | None, *, again: bool) -> str:
-        if event is None:
-            return self._fate_without_end(context, error, again=again)
-        ending = ending_of(event.outcome, thread_is_gone=event.thread_is_gone, durable=self.durable, tries_left=again)
-        if ending.stop:
-            fate = self._end(context, event.thread_id, ending.ended, tries_left=again)
-            return ". ".join(filter(None, [fate, ending.words]))
-        held = again and not ending.ended
-        self._remember(
-            context,
-            ended=ending.ended,
-            fate=Fate.HELD if held else fate_after(event.outcome, gone=event.thread_is_gone),
+        thread_id = event.thread_id if event is not None else self._run.at_stake
+        if event is None and error is self._run.told:
+            if thread_id is not None and not again and isinstance(error, CapyRequestError):
+                self._remember(context, fate=Fate.LEFT)
+            return ""
+        if thread_id is None:
+            return "No thread is known" if self._run.is_found or isinstance(error, AirflowTaskTimeout) else ""
+        outcome = event.outcome if event is not None else self._outcome_of(error, again=again)
+        gone = event is not None and event.thread_is_gone
+        ending = ending_of(
+            outcome, thread_is_gone=gone, durable=self.durable, may_stop=self.stop_on_kill, tries_left=again
         )
-        return ending.words
+        words = ending.words
+        if ending.stop:
+            fate = self._end(context, thread_id, ending.ended, tries_left=again)
+            words = ". ".join(filter(None, [fate, words]))
+        else:
+            held = again and not ending.ended
+            fate_left = Fate.HELD if held else fate_after(outcome, gone=gone)
+            is_kept = self._remember(context, ended=ending.ended, fate=fate_left)
+            if held and not is_kept and not self.durable:
+                # Nothing leads the next try to it, which starts another one.
+                words = self._end(context, thread_id, "lost", tries_left=again)
+        # Only an error of the thread's own end names it.
+        return words if event is not None else f"Thread {thread_id}: {words}"
+
+    def _outcome_of(self, error: BaseException, *, again: bool) -> Outcome:
+        """Return what an error means for a thread that nobody has seen come to an end."""
+        if isinstance(error, AirflowTaskTimeout):
+            return Outcome.TIMEOUT
+        # Nobody has looked until then: a next try finds out first whether the thread is ready.
+        is_over = isinstance(error, OUT_OF_TIME) and not (again and self.durable)
+        return Outcome.TIMEOUT if is_over else Outcome.POLL_FAILED
 
     def _end(self, context: Context, thread_id: str, ended: str, *, tries_left: bool) -> str:
         """Stop a thread for good, and say what became of it."""
@@ -138,28 +153,6 @@ class OwningTask(WaitingTask):
         if not self._remember(context, **word) and tries_left and self.durable:
             return "It was left running, since a retry could not be told that it was stopped"
         return self._stop_for_good(context, thread_id, STOP_TIMEOUT)
-
-    def _fate_without_end(self, context: Context, error: BaseException, *, again: bool) -> str:
-        """Do the same for a thread that nobody has seen come to an end."""
-        thread_id = self._run.at_stake
-        is_timeout = isinstance(error, AirflowTaskTimeout)
-        if not self._run.is_found and isinstance(error, (CapyRequestError, CapyThreadError)):
-            # Of whoever looked for the thread of an earlier try, or stopped it for a new one.
-            if thread_id is not None and not again and isinstance(error, CapyRequestError):
-                self._remember(context, fate=Fate.LEFT)
-            return ""
-        if thread_id is None:
-            return "No thread is known" if self._run.is_found or is_timeout else ""
-        if again and self.durable and not is_timeout:
-            self._remember(context, fate=Fate.HELD)
-            return f"Thread {thread_id} was left running; the next try reattaches to it"
-        if isinstance(error, UNSEEN):
-            self._remember(context, fate=Fate.LEFT)
-            return f"Thread {thread_id}: {LEFT_UNSEEN}"
-        ended = "execution_timeout" if is_timeout else "unwatched"
-        fate = self._end(context, thread_id, ended, tries_left=again)
-        self.log.warning("Thread %s: %s", thread_id, fate)
-        return f"Thread {thread_id}: {fate}"
 
     def _goes_on_in_next_try(self, error: BaseException) -> bool:
         return self.durable and super()._goes_on_in_next_try(error)

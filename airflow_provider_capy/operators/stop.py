@@ -11,6 +11,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyStopUnconfirmedError
 from airflow_provider_capy.links import THREAD_URL_KEY, CapyThreadLink, push_link
+from airflow_provider_capy.tasking import helpless
 from airflow_provider_capy.templated import CheckedArguments, as_flag, as_seconds, as_text, as_thread_id, digits
 
 if TYPE_CHECKING:
@@ -74,6 +75,12 @@ class CapyStopThreadOperator(CheckedArguments, BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Stop them."""
+        try:
+            return self._stop_them(context)
+        except CapyInputError as error:
+            raise helpless(self, context, error) from error.__cause__
+
+    def _stop_them(self, context: Context) -> list[dict[str, Any]]:
         from airflow_provider_capy.hooks.capy import CapyHook
 
         self._take_digits()

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, conf
 
-from airflow_provider_capy.exceptions import CapyError, CapyInputError
+from airflow_provider_capy.exceptions import CapyError, CapyInputError, CapyRequestError, CapyThreadError
 from airflow_provider_capy.lifecycle import TOLERATED_OUTAGE, Fate, OnBlocked
 from airflow_provider_capy.links import CapyPullRequestLink, CapyThreadLink
 from airflow_provider_capy.operators.owning import OwningTask
 from airflow_provider_capy.operators.stop import CapyStopThreadOperator
 from airflow_provider_capy.tasking import SHARED_KEY
-from airflow_provider_capy.templated import as_flag, as_seconds, as_text, optional
+from airflow_provider_capy.templated import as_flag, as_seconds_or_none, as_text, optional
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -198,7 +198,8 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             self._recall(context)
             # Whatever is sure to be refused is refused before anything is started.
             self._check_rendered()
-            timeout = None if self.timeout is None else as_seconds("timeout", self.timeout)
+            timeout = as_seconds_or_none("timeout", self.timeout)
+            self._make_prompt(context)
             record = self._start(context)
             if not self.wait_for_completion:
                 if not self.thread_owner and not self._remember(context, fate=Fate.DISPATCHED):
@@ -214,6 +215,9 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
             ):
                 return self._conclude(context, event)
             return self._defer(wait, record.project_id)
+
+    def _make_prompt(self, context: Context) -> None:
+        """Make the prompt, where it is made by the run."""
 
     def _start(self, context: Context) -> Record:
         from airflow_provider_capy.identity import TaskIdentity
@@ -242,7 +246,10 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         )
         try:
             record = start.get()
-        except Exception:
+        except Exception as error:
+            if isinstance(error, (CapyRequestError, CapyThreadError)):
+                # Whoever looks for the thread of an earlier try, or replaces it, says itself what becomes of it.
+                run.told = error
             if run.kill is not None and run.in_create:
                 # The create brought no id: what it raised says whether a thread may exist.
                 self.log.warning("%s", run.kill)

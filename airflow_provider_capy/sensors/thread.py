@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, conf
 from airflow.sdk.exceptions import (
-    AirflowNotFoundException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -18,7 +17,7 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
-from airflow_provider_capy.exceptions import CapyInputError, CapyStoreError, CapyThreadError
+from airflow_provider_capy.exceptions import CapyInputError, CapyLookUpError, CapyStoreError
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import (
     TOLERATED_OUTAGE,
@@ -79,7 +78,8 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
 
     Raises:
         CapyInputError: an argument that is sure to be refused: at once when it is no template.
-        CapyRequestError: Capy's own 401, 403, 404 or 422, which has stood for half a minute.
+        CapyRequestError: Capy's own 401, 403, 404 or 422, which has stood for half a minute; ``CapyLookUpError`` when the
+            connection cannot be looked up as the wait begins.
         CapyThreadError: archived, blocked, a failed task, or nobody could look at the thread for ``tolerate_outage``.
         CapyThreadStoppedError: it was stopped, when its run was cancelled before this task was cleared or by a stop task
             of this run, so that its ``ready`` is no success; it is not retried.
@@ -173,7 +173,7 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
         """Let a sensor that comes again look although its connection or its record is away for a while."""
         try:
             yield
-        except (AirflowNotFoundException, CapyStoreError) as error:
+        except (CapyLookUpError, CapyStoreError) as error:
             ti: Any = context["ti"]
             if not self.reschedule or self.deferrable or ti.get_first_reschedule_date(context) is None:
                 raise
@@ -197,13 +197,12 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
             CapyError: the store cannot be asked.
         """
         from airflow_provider_capy.records import ThreadRecord
-        from airflow_provider_capy.stopped import stopped_error
+        from airflow_provider_capy.stopped import stopped_error, who_stopped
 
         store = self._store(context)
         before = store.read()
-        if before is not None and before.was_stopped and before.thread_id == self.thread_id:
-            error = stopped_error(context, self, before, self.thread_id)
-            raise final(error) if error is not None else CapyThreadError("")
+        if before is not None and (by := who_stopped(before, self.thread_id)):
+            raise final(stopped_error(self.thread_id, by, before.thread_url))
         held = ThreadRecord(
             thread_id=self.thread_id,
             thread_url=self._run.url,
@@ -311,18 +310,24 @@ class CapyThreadSensor(WaitingTask, BaseSensorOperator):
 
     def _remembered(self, context: Context) -> dict[str, Any]:
         """Return what the look before the last reschedule left."""
-        kept = self._note(context)
+        kept: Any = None
+        with self._not_worth_a_wait():
+            kept = store.get(_WAIT_KEY) if (store := context.get("task_state_store")) is not None else None
         ours = isinstance(kept, dict) and kept.get("try") == context["ti"].try_number
         return {name: value for name, value in kept.items() if name != "try"} if ours else {}
 
-    def _note(self, context: Context, note: dict[str, Any] | None = None) -> Any:
-        """Keep what the next look is to know, or return what the last one left; neither is worth a wait."""
-        if (store := context.get("task_state_store")) is None:
-            return None
+    def _note(self, context: Context, note: dict[str, Any]) -> None:
+        """Keep what the next look is to know."""
+        with self._not_worth_a_wait():
+            if (store := context.get("task_state_store")) is not None:
+                store.set(_WAIT_KEY, note)
+
+    @contextmanager
+    def _not_worth_a_wait(self) -> Iterator[None]:
+        """Go on although what one look leaves to the next could not be kept or read."""
         try:
-            return store.get(_WAIT_KEY) if note is None else store.set(_WAIT_KEY, note)
+            yield
         except CapyKilledError:
             raise
         except Exception as error:  # noqa: BLE001 - of any store's backend
             self.log.warning("What one look leaves to the next could not be kept or read: %s", error)
-            return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capy.lifecycle import Fate, Outcome
-from airflow_provider_capy.operators.owning import LEFT_UNSEEN, STOP_TIMEOUT, UNSEEN
+from airflow_provider_capy.operators.owning import LEFT_UNSEEN, STOP_TIMEOUT
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
+from airflow_provider_capy.task_waits import OUT_OF_TIME
 from airflow_provider_capy.tasking import SHARED_KEY
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ _FOR_GOOD = frozenset({Outcome.ARCHIVED, Outcome.TASK_ERROR})
 class CapyThreadWait(CapyThreadSensor):
     """Wait for the thread that another task of the group started, and stop it when nobody will wait for it any more.
 
-    Unlike a lone sensor it stops the thread on its timeout and when it fails for good. A blocked thread is left for its
-    person, and one that nobody could look at is left at work. What no retry of this task can mend (archived, gone, a failed task, a wrong argument) is not retried: the
-    message says to clear the task that starts the thread.
+    Unlike a lone sensor it stops the thread on its timeout. A blocked thread is left for its person, and one that this
+    task gives up for any other reason is left at work. What no retry of this task can mend (archived, gone, a failed
+    task, a wrong argument) is not retried: the message says to clear the task that starts the thread.
 
     Args:
         create_task_id: the task that starts the thread.
@@ -38,11 +39,14 @@ class CapyThreadWait(CapyThreadSensor):
         self.create_task_id = create_task_id
 
     def _wait_for_end(self, context: Context) -> WaitEvent:
-        # Before the thread is at stake: a kill must know whether it may be stopped.
+        # Until that is known, a kill may not stop the thread.
+        self._run.is_spared = True
+        super()._take_up(context)
         self._ask_whose(context)
         return super()._wait_for_end(context)
 
     def _take_up(self, context: Context) -> None:
+        self._run.is_spared = True
         try:
             self._ask_whose(context)
         except Exception as error:  # noqa: BLE001 - of any XCom backend; a kill that comes into it is seen to later
@@ -51,7 +55,6 @@ class CapyThreadWait(CapyThreadSensor):
 
     def _ask_whose(self, context: Context) -> None:
         ti: Any = context["ti"]
-        self._run.is_spared = True
         shared = ti.xcom_pull(task_ids=self.create_task_id, key=SHARED_KEY, map_indexes=ti.map_index)
         self._run.is_spared = bool(shared)
 
@@ -73,16 +76,16 @@ class CapyThreadWait(CapyThreadSensor):
         if not self._may_stop:
             self._let_go(context, event)
             return "It was left running, since stop_on_kill is off or another task started it"
-        self._remember(context, fate=Fate.STOPPING, stopped_by=f"{self.task_id} failed for good")
+        self._remember(context, fate=Fate.STOPPING, stopped_by=f"{self.task_id}, timeout")
         return f"{self._stop_for_good(context, thread_id, STOP_TIMEOUT)}. {anew}"
 
     def _left(self, error: BaseException, event: WaitEvent | None) -> str:
         """Say what is to be done about a thread that is left as it is; empty for one that is to be stopped."""
         unseen = f"{LEFT_UNSEEN}; clear {self.task_id} to go on with it"
         if event is None:
-            return unseen if isinstance(error, UNSEEN) else ""
+            return "" if isinstance(error, OUT_OF_TIME) else unseen
         if event.thread_is_gone or event.outcome in _FOR_GOOD:
             return f"Clear {self.create_task_id} to start a new one"
         if event.outcome is Outcome.BLOCKED:
             return f"It was left for its person; clear {self.task_id} once somebody has answered"
-        return unseen if event.outcome is Outcome.POLL_FAILED else ""
+        return "" if event.outcome is Outcome.TIMEOUT else unseen

@@ -32,7 +32,7 @@ from airflow_provider_capy.exceptions import (
     CapyServerError,
     CapyValidationError,
 )
-from airflow_provider_capy.flow import Ask, Pause, run
+from airflow_provider_capy.flow import Ask, Flow, Pause, run
 from airflow_provider_capy.identity import reference_from, with_reference
 from tests.unit.starts import PROJECT, QUICK, settings_for
 
@@ -299,12 +299,18 @@ def carrying(text: str, generation: int = 0) -> str:
     return with_reference("Fix it", reference_from(text, generation))
 
 
+def flowing(answer: bool) -> Flow[bool]:
+    """A flow that asks nothing."""
+    yield from ()
+    return answer
+
+
 def shared(client: CapyClient, generation: int = 0) -> tuple[str | None, int]:
     flow = find_shared(
         "OPS-1",
         generation,
         project_id=PROJECT,
-        counts=lambda thread: thread.status != "archived",
+        counts=lambda thread: flowing(thread.status != "archived"),
         clock=time.time,
         patience=QUICK,
     )
@@ -344,7 +350,7 @@ def test_the_last_generation_counts(client: CapyClient, capy_emulator: EmulatorC
 
 def test_generations_without_end_are_an_error_and_no_loop() -> None:
     thread = Thread.model_validate({"id": "jam_1", "runState": "archived", "projectId": PROJECT})
-    flow = find_shared("OPS-1", 0, project_id=PROJECT, counts=lambda _: False, clock=time.time)
+    flow = find_shared("OPS-1", 0, project_id=PROJECT, counts=lambda _: flowing(False), clock=time.time)
     asked: set[str] = set()
     pauses: list[float] = []
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
-from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 from airflow.sdk.execution_time.comms import SetTaskStateStore
 
 from airflow_provider_capy import exceptions, stopping
@@ -178,6 +178,22 @@ def test_the_fate_that_an_operator_leaves(name: str, retries: int, way: str, cap
     assert record.stopped_by == ("its task, timeout" if wanted is STOPPED else "")
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("stop_on_kill", [True, False])
+def test_what_is_not_durable_does_what_its_error_says(
+    stop_on_kill: bool, retries: int, capy_emulator: EmulatorControl
+) -> None:
+    capy_emulator.script(life="blocked", seconds=0)
+    arguments = {"durable": False, "stop_on_kill": stop_on_kill, "retries": retries}
+    first = operate(**arguments)
+    promised = "stops it and starts another one" if stop_on_kill else "starts another one only once it is at rest"
+    assert f"It was left as it is; a retry {promised}" in str(first.error)
+    again = operate(first.supervisor, try_number=2, **arguments)
+    threads = capy_emulator.threads()
+    assert ([bool(thread["stops"]) for thread in threads]) == ([True, False] if stop_on_kill else [False])
+    assert ("it is blocked" in str(again.error), kept(first).thread_id) == (not stop_on_kill, threads[-1]["id"])
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("retries", "policy", "fate"), [(0, None, LEFT), (1, None, HELD), (1, NEVER_AGAIN, LEFT)])
 def test_a_thread_that_could_not_be_looked_at_is_never_stopped_for_it(
@@ -338,7 +354,7 @@ def test_a_wait_that_is_given_nonsense_is_not_tried_again(capy_emulator: Emulato
         ({"poke_interval": "{{ 'soon' }}"}, exceptions.CapyInputError),
         ({"timeout": "{{ 'later' }}"}, exceptions.CapyInputError),
         ({"on_blocked": "{{ 'perhaps' }}"}, exceptions.CapyInputError),
-        ({"capy_conn_id": "nowhere"}, AirflowNotFoundException),
+        ({"capy_conn_id": "nowhere"}, exceptions.CapyLookUpError),
     ],
     ids=str,
 )
@@ -537,7 +553,16 @@ def test_a_trigger_that_fails_is_told_although_the_thread_is_not_known_any_more(
 
 @pytest.mark.parametrize("kind", ["sensor", "operator"])
 @pytest.mark.parametrize(
-    ("word", "stopped"), [(["{id}", "jam_2"], True), ([["jam_2"], ["{id}"]], True), (["jam_2"], False), (None, False)]
+    ("word", "stopped"),
+    [
+        (["{id}", "jam_2"], True),
+        ([["jam_2"], ["{id}"]], True),
+        (["jam_2"], False),
+        # An id that only begins like ours.
+        (["{id}9"], False),
+        ([["{id}9"], None], False),
+        (None, False),
+    ],
 )
 def test_a_stop_task_of_the_run_is_heard_by_whoever_waits(
     word: Any, stopped: bool, kind: str, capy_emulator: EmulatorControl

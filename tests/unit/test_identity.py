@@ -21,6 +21,7 @@ from airflow_provider_capy.identity import (
     was_cleared,
     with_reference,
 )
+from airflow_provider_capy.lifecycle import Fate
 
 TASK = TaskIdentity("etl", "manual__2026-11-22T04:00:00+00:00", "agents.fix_tests")
 NONCE = "0123456789abcdef0123456789abcdef"
@@ -159,6 +160,23 @@ CREATE, LOOK_UP, REATTACH, REPLACE = Action.CREATE, Action.LOOK_UP, Action.REATT
 def test_decision(left, attempt, expected):
     known = None if left is None else record(**{"max_tries": 2, **left})
     assert decide(known, attempt) == expected
+
+
+@pytest.mark.parametrize("attempt", [RETRY, CLEARED], ids=["retry", "clear"])
+@pytest.mark.parametrize(
+    ("left", "action"),
+    [
+        ({}, Action.REPLACE),
+        ({"fate": Fate.LEFT}, Action.REPLACE),
+        ({"fate": Fate.SETTLED, "ended": "archived"}, Action.REPLACE),
+        ({"fate": Fate.LEFT, "succeeded": True}, Action.CREATE),
+        ({"shared": True}, Action.CREATE),
+    ],
+    ids=str,
+)
+def test_a_retry_that_is_not_durable_decides_as_a_clear(left, action, attempt):
+    known = record(**{"max_tries": 2, "thread_id": "jam_1", **left})
+    assert decide(known, attempt, durable=False).action is action
 
 
 @pytest.mark.parametrize(("retries", "cleared"), [(2, False), (1, True), (None, True)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -245,6 +246,22 @@ def test_a_thread_that_was_archived_meanwhile_is_replaced(attempt, capy_emulator
     assert (second.generation, second.reference != first.reference) == (1, True)
 
 
+# A thread with a failed task that goes on all the same
+GOES_ON = [
+    {"run_state": "ready", "tasks": ["error"], "pending_wakeups": 1},
+    {"run_state": "ready", "tasks": ["error"], "waiting_on": ["ci"]},
+    {"run_state": "running", "tasks": ["error"]},
+]
+
+
+@pytest.mark.parametrize("state", GOES_ON, ids=str)
+def test_a_thread_with_a_failed_task_that_is_about_to_go_on_is_gone_on_with(state, attempt, capy_emulator) -> None:
+    first = attempt()
+    capy_emulator.set_life(first.thread_id, phases=[{"at": 0, **state}])
+    assert attempt(fail_on_task_error=True).thread_id == first.thread_id
+    assert ids(capy_emulator) == [first.thread_id]
+
+
 def test_a_thread_with_a_failed_task_is_replaced_when_that_is_a_failure(attempt, capy_emulator) -> None:
     capy_emulator.script(life="task_error", seconds=0.1)
     first = attempt()
@@ -437,6 +454,23 @@ def test_a_thread_that_may_not_be_stopped_is_replaced_only_at_rest(attempt, capy
     assert capy_emulator.stops(first.thread_id) == []
 
 
+def test_a_ready_inside_the_start_race_is_not_at_rest(attempt, capy_emulator) -> None:
+    capy_emulator.script(life="start_race", seconds=5)
+    first = attempt(stop_on_kill=False)
+    with pytest.raises(CapyStopUnconfirmedError, match="it is running and stop_on_kill is off"):
+        attempt(stop_on_kill=False, sleep=lambda _: time.sleep(0.1), **CLEARED)
+    assert ids(capy_emulator) == [first.thread_id]
+
+
+def test_a_ready_that_outlasts_the_start_race_is_at_rest(attempt, capy_emulator) -> None:
+    capy_emulator.script(phases=[{"at": 0, "run_state": "ready"}])
+    first = attempt(stop_on_kill=False)
+    pauses: list[float] = []
+    second = attempt(stop_on_kill=False, clock=lambda: sum(pauses), sleep=pauses.append, **CLEARED)
+    assert ids(capy_emulator) == [first.thread_id, second.thread_id]
+    assert 12.0 < sum(pauses) <= lifecycle.START_RACE_SECONDS
+
+
 def test_a_thread_that_may_not_be_stopped_and_is_gone_is_replaced(attempt, capy_emulator) -> None:
     first = attempt()
     capy_emulator.fault("status", "getThread", status=404, match=first.thread_id)
@@ -572,31 +606,53 @@ def test_what_is_not_durable_carries_no_line_and_is_known_only_to_whoever_ends_t
     assert (store.record.thread_id, store.record.reference, store.record.fate) == (second.thread_id, "", Fate.HELD)
 
 
-@pytest.mark.parametrize(
-    ("fate", "stop_on_kill", "stopped"),
-    [
-        (Fate.HELD, True, True),
-        (Fate.DISPATCHED, True, True),
-        (Fate.STOPPING, True, True),
-        (Fate.SETTLED, True, False),
-        (Fate.LEFT, True, False),
-        (Fate.STOPPED, True, False),
-        (None, True, False),
-        (Fate.HELD, False, False),
-    ],
-)
-def test_what_is_not_durable_is_not_lost_from_sight_by_the_next_try(
-    fate, stop_on_kill, stopped, attempt, store, capy_emulator
-) -> None:
+@pytest.mark.parametrize("fate", [*Fate, None])
+@pytest.mark.parametrize("clear", [False, True])
+def test_what_is_not_durable_is_at_rest_before_the_next_one_starts(clear, fate, attempt, store, capy_emulator) -> None:
     capy_emulator.script(life="forever")
-    first = attempt(durable=False, stop_on_kill=stop_on_kill)
+    first = attempt(durable=False)
     remember(store, fate=fate)
-    second = attempt(durable=False, stop_on_kill=stop_on_kill)
+    second = attempt(durable=False, **(CLEARED if clear else {}))
+    one, two = capy_emulator.threads()
+    assert (one["id"], two["id"], store.record.thread_id) == (first.thread_id, second.thread_id, second.thread_id)
+    assert one["stopped"] < two["created"]
+
+
+@pytest.mark.parametrize("fate", [Fate.HELD, Fate.LEFT])
+def test_what_is_not_durable_and_may_not_be_stopped_is_replaced_only_at_rest(
+    fate, attempt, store, capy_emulator
+) -> None:
+    capy_emulator.script(life="blocked", seconds=0)
+    first = attempt(durable=False, stop_on_kill=False)
+    remember(store, fate=fate)
+    with pytest.raises(
+        CapyStopUnconfirmedError, match=r"it is blocked .*stop_on_kill is off\. No second one was started"
+    ):
+        attempt(durable=False, stop_on_kill=False)
+    capy_emulator.set_life(first.thread_id, seconds=0.1)
+    until_ready(capy_emulator, first)
+    second = attempt(durable=False, stop_on_kill=False)
     assert ids(capy_emulator) == [first.thread_id, second.thread_id]
-    asked = [request["operation"] for request in capy_emulator.requests()]
-    assert bool(capy_emulator.stops(first.thread_id)) is stopped
-    assert ("stopThread" in asked[: asked.index("createAndStartThread", 1)]) is stopped
-    assert store.record.thread_id == second.thread_id
+    assert capy_emulator.stops(first.thread_id) == []
+
+
+def test_a_success_that_was_not_durable_is_left_as_it_is_by_a_clear(attempt, store, capy_emulator) -> None:
+    capy_emulator.script(life="blocked", seconds=0)
+    first = attempt(durable=False)
+    remember(store, fate=Fate.LEFT, succeeded=True)
+    second = attempt(durable=False, **CLEARED)
+    assert ids(capy_emulator) == [first.thread_id, second.thread_id]
+    assert (capy_emulator.stops(first.thread_id), capy_emulator.requests("getThread")) == ([], [])
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_an_argument_that_is_sure_to_be_refused_stops_nothing(durable, attempt, store, capy_emulator) -> None:
+    capy_emulator.script(life="forever")
+    first = attempt(durable=durable)
+    remember(store, ended="timeout")
+    with pytest.raises(CapyInputError):
+        attempt(durable=durable, prompt="")
+    assert capy_emulator.stops(first.thread_id) == []
 
 
 def test_what_is_not_durable_starts_nothing_beside_a_thread_that_cannot_be_stopped(
@@ -666,6 +722,16 @@ def test_an_archived_thread_of_the_reference_is_replaced_once_for_everybody(atte
     third = attempt(store=MemoryStore(), reference="OPS-1")
     assert ids(capy_emulator) == [first.thread_id, second.thread_id]
     assert (second.generation, third.thread_id) == (1, second.thread_id)
+
+
+@pytest.mark.parametrize("state", GOES_ON, ids=str)
+@pytest.mark.parametrize("listed", [{}, {"runState": "ready", "status": "archived"}], ids=["as it is", "archived"])
+def test_a_shared_thread_that_is_not_proven_over_is_gone_on_with(listed, state, attempt, capy_emulator) -> None:
+    first = attempt(store=MemoryStore(), reference="OPS-1")
+    capy_emulator.set_life(first.thread_id, phases=[{"at": 0, **state}])
+    capy_emulator.fault("distort", "listThreads", patch=json.dumps(listed))
+    second = attempt(store=MemoryStore(), reference="OPS-1", fail_on_task_error=True)
+    assert ids(capy_emulator) == [first.thread_id] == [second.thread_id]
 
 
 def test_whoever_started_it_gets_a_new_one_by_clearing(attempt, store, capy_emulator) -> None:

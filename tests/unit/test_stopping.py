@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from email.utils import formatdate
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,15 @@ from airflow_provider_capy.api.models import Thread
 from airflow_provider_capy.api.retry import RetryLimits
 from airflow_provider_capy.api.settings import ClientSettings
 from airflow_provider_capy.exceptions import (
+    CapyConflictError,
     CapyNotFoundError,
     CapyRateLimitError,
     CapyResponseError,
     CapyServerError,
 )
 from airflow_provider_capy.flow import Ask, Pause, arun, run
-from airflow_provider_capy.stopping import Found, StopReport, look_surely, request_stop, stop_and_confirm
+from airflow_provider_capy.looking import look_surely
+from airflow_provider_capy.stopping import Found, StopReport, request_stop, stop_and_confirm
 
 if TYPE_CHECKING:
     from airflow_provider_capy.api.calls import Call
@@ -145,6 +148,80 @@ def test_a_ready_that_is_only_a_start_is_asked_and_looked_at_until_it_is_stopped
     [thread_id] = capy_emulator.create(life="start_race", seconds=5)
     report = drive(confirm(thread_id))
     assert (report.result, report.run_state, capy_emulator.thread(thread_id)["over"]) == (Found.STOPPED, "ready", True)
+
+
+class Young:
+    """A Capy whose thread reads ready until it is ``starts`` seconds old, and works then unless it was stopped before.
+
+    Attributes:
+        now: epoch seconds; only pauses move it.
+        stops: what the stops are answered with, one after another: an error, or ``None`` when they are taken.
+        asked: the age at each stop.
+    """
+
+    def __init__(self, age: float, *stops: Exception | None, starts: float = 8.0) -> None:
+        self.now = BORN + age
+        self.stops = list(stops)
+        self.asked: list[float] = []
+        self._starts = starts
+        self._is_stopped = False
+
+    @property
+    def works(self) -> bool:
+        return not self._is_stopped and self.now - BORN >= self._starts
+
+    def send(self, call: Call[Any], _: RetryLimits | None) -> Thread:
+        if call.operation == "stopThread":
+            self.asked.append(self.now - BORN)
+            if (error := self.stops.pop(0) if self.stops else None) is not None:
+                raise error
+            self._is_stopped = True
+        seen = {"id": "jam_1", "runState": "running" if self.works else "ready", "createdAt": "2027-01-15T08:00:00Z"}
+        return Thread.model_validate(seen, context={"date": formatdate(self.now, usegmt=True)})
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def stopped(self, **how: Any) -> StopReport:
+        flow = stop_and_confirm("jam_1", until=self.now + 60, clock=lambda: self.now, **how)
+        return run(flow, self, self.sleep)  # type: ignore[arg-type]
+
+
+BORN = 1_800_000_000.0
+NOT_RUNNING = CapyConflictError("The thread is not running", status_code=409)
+
+
+@pytest.mark.parametrize("how", [{}, {"ask_first": True}, {"spare_blocked": True}], ids=str)
+@pytest.mark.parametrize("age", [0.0, 2.0, 4.0, 7.5, 9.0])
+def test_a_young_ready_is_believed_only_after_a_stop_that_was_taken(age: float, how: dict[str, Any]) -> None:
+    capy = Young(age)
+    report = capy.stopped(**how)
+    assert (report.result, report.stopped_by_us, capy.asked) == (Found.STOPPED, True, [age])
+    assert capy.now - BORN - age >= lifecycle.SECOND_LOOK_SECONDS or age > 8.0
+
+
+@pytest.mark.parametrize(
+    "first",
+    [NOT_RUNNING, CapyServerError("503", status_code=503), CapyRateLimitError("429", status_code=429)],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_young_ready_is_not_believed_after_a_stop_that_was_not_taken(first: Exception) -> None:
+    capy = Young(4.0, first)
+    report = capy.stopped()
+    capy.now = BORN + 60.0
+    assert (report.result, capy.works, len(capy.asked)) == (Found.STOPPED, False, 2)
+
+
+def test_a_ready_that_capy_does_not_stop_is_believed_once_the_start_race_is_over() -> None:
+    capy = Young(4.0, NOT_RUNNING, starts=60.0)
+    report = capy.stopped()
+    assert (report.result, report.stopped_by_us) == (Found.ALREADY_SETTLED, False)
+    assert lifecycle.START_RACE_SECONDS <= capy.now - BORN < 25.0
+
+
+def test_a_ready_that_is_old_is_believed_at_once() -> None:
+    capy = Young(lifecycle.START_RACE_SECONDS, starts=60.0)
+    assert (capy.stopped().result, capy.asked) == (Found.ALREADY_SETTLED, [])
 
 
 def test_a_thread_that_does_not_exist_is_over(drive: Any) -> None:

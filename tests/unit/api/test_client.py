@@ -368,3 +368,17 @@ def test_clients_of_many_threads_work_at_once(capy_emulator):
     for worker in workers:
         worker.join()
     assert sorted(got) == sorted(ids)
+
+
+@pytest.mark.parametrize("spelling", ["https://capy.ai/project/prj_1/captain/{}", "{}"])
+def test_a_thread_may_be_named_by_its_web_address(capy, capy_emulator, spelling):
+    [thread_id] = capy_emulator.create(life="forever")
+    named = spelling.format(thread_id)
+    assert capy.get_thread(named).id == thread_id
+    assert capy.stop_thread(named).id == thread_id
+    assert len(capy_emulator.stops(thread_id)) == 1
+
+
+@pytest.mark.parametrize("call", [calls.get_thread, calls.stop_thread])
+def test_a_whole_number_names_the_thread_of_its_digits(call):
+    assert (call(7).thread_id, "/threads/7" in call(7).path) == ("7", True)

@@ -10,10 +10,10 @@ from urllib.parse import quote, urlencode
 import pytest
 from airflow.sdk import Connection
 from airflow.sdk._shared.secrets_masker import redact
-from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSecretsBackendAccessDenied
 
 from airflow_provider_capy.api import AsyncCapyClient, CapyClient
-from airflow_provider_capy.exceptions import CapyInputError, CapyUnauthorizedError
+from airflow_provider_capy.exceptions import CapyInputError, CapyLookUpError, CapyUnauthorizedError
 from airflow_provider_capy.hooks.capy import CapyHook
 
 TOKEN = "capy_t+k/n:@ ?%&#"
@@ -92,8 +92,44 @@ def test_a_connection_survives_its_way_through_a_uri(monkeypatch, fields, url):
 
 
 def test_a_connection_that_does_not_exist_is_named():
-    with pytest.raises(AirflowNotFoundException, match="capy_nowhere"):
+    with pytest.raises(CapyLookUpError, match="connection 'capy_nowhere' could not be looked up"):
         _ = CapyHook("capy_nowhere").settings
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AirflowNotFoundException("isn't defined"),
+        AirflowSecretsBackendAccessDenied("access denied"),
+        RuntimeError("vault is sealed"),
+    ],
+    ids=repr,
+)
+def test_whatever_keeps_a_connection_away_is_one_kind_of_error(monkeypatch, error):
+    async def refused(*_):
+        raise error
+
+    monkeypatch.setattr(CapyHook, "get_connection", lambda *_: asyncio.run(refused()))
+    monkeypatch.setattr(CapyHook, "aget_connection", refused)
+    with pytest.raises(CapyLookUpError, match=type(error).__name__) as caught:
+        _ = CapyHook().settings
+    with pytest.raises(CapyLookUpError, match=type(error).__name__):
+        asyncio.run(CapyHook().asettings())
+    assert caught.value.__cause__ is error
+    assert CapyHook().test_connection() == (False, str(caught.value))
+
+
+def test_a_token_that_could_not_be_masked_is_not_kept(monkeypatch):
+    def refused(_):
+        raise ConnectionError("the supervisor is away")
+
+    hook = environment(monkeypatch, "capy://:t0ken@capy.ai/api")
+    with monkeypatch.context() as patched:
+        patched.setattr("airflow.sdk.log.mask_secret", refused)
+        with pytest.raises(CapyLookUpError, match="the supervisor is away"):
+            _ = hook.settings
+    assert not hook.is_looked_up
+    assert hook.settings.client.base_url == API
 
 
 @pytest.mark.parametrize(
@@ -172,6 +208,7 @@ def test_without_a_project_nothing_is_sent(monkeypatch, capy_emulator):
 def test_a_threads_address_comes_from_the_connection(hook, capy_emulator):
     origin = capy_emulator.addresses.origin
     assert hook.thread_url("jam_1") == f"{origin}/project/prj_demo/captain/jam_1"
+    assert hook.thread_url(f"{origin}/project/prj_2/captain/jam_1") == hook.thread_url("jam_1")
     assert hook.thread_url("jam_1", "prj_2") == f"{origin}/project/prj_2/captain/jam_1"
 
 

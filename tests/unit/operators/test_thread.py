@@ -263,13 +263,14 @@ def test_one_id_that_is_none_leaves_no_other_at_work(capy_emulator: EmulatorCont
 
 
 @pytest.mark.parametrize(
-    ("outcome", "gone", "durable", "tries_left", "expected"),
+    ("outcome", "gone", "durable", "may_stop", "tries_left", "expected"),
     [
-        (Outcome.ARCHIVED, False, True, True, Ending("archived", False, "A retry starts a new thread")),
-        (Outcome.TASK_ERROR, False, True, True, Ending("task_error", False, "A retry starts a new thread")),
+        (Outcome.ARCHIVED, False, True, True, True, Ending("archived", False, "A retry starts a new thread")),
+        (Outcome.TASK_ERROR, False, True, True, True, Ending("task_error", False, "A retry starts a new thread")),
         (
             Outcome.TIMEOUT,
             False,
+            True,
             True,
             True,
             Ending("timeout", True, "A retry starts a new thread once this one is at rest"),
@@ -278,14 +279,23 @@ def test_one_id_that_is_none_leaves_no_other_at_work(capy_emulator: EmulatorCont
             Outcome.TIMEOUT,
             False,
             False,
+            True,
             False,
             Ending("timeout", True, "A retry starts a new thread once this one is at rest"),
         ),
-        (Outcome.BLOCKED, False, True, True, Ending("", False, "It was left as it is; a retry looks at it again")),
+        (
+            Outcome.BLOCKED,
+            False,
+            True,
+            True,
+            True,
+            Ending("", False, "It was left as it is; a retry looks at it again"),
+        ),
         (
             Outcome.BLOCKED,
             False,
             False,
+            True,
             True,
             Ending("", False, "It was left as it is; a retry stops it and starts another one"),
         ),
@@ -294,18 +304,37 @@ def test_one_id_that_is_none_leaves_no_other_at_work(capy_emulator: EmulatorCont
             False,
             True,
             True,
+            True,
             Ending("", False, "It was left running; the next try reattaches to it"),
         ),
-        (Outcome.POLL_FAILED, False, True, False, Ending("", False, LEFT_UNSEEN)),
+        (Outcome.POLL_FAILED, False, True, True, False, Ending("", False, LEFT_UNSEEN)),
         (
             Outcome.POLL_FAILED,
             False,
             False,
             True,
+            True,
             Ending("", False, "It was left running; the next try stops it and starts another one"),
         ),
         (
+            Outcome.BLOCKED,
+            False,
+            False,
+            False,
+            True,
+            Ending("", False, "It was left as it is; a retry starts another one only once it is at rest"),
+        ),
+        (
             Outcome.POLL_FAILED,
+            False,
+            False,
+            False,
+            True,
+            Ending("", False, "It was left running; the next try starts another one only once it is at rest"),
+        ),
+        (
+            Outcome.POLL_FAILED,
+            True,
             True,
             True,
             True,
@@ -314,9 +343,10 @@ def test_one_id_that_is_none_leaves_no_other_at_work(capy_emulator: EmulatorCont
     ],
 )
 def test_what_a_wait_that_did_not_end_well_calls_for(
-    outcome: Outcome, gone: bool, durable: bool, tries_left: bool, expected: Ending
+    outcome: Outcome, gone: bool, durable: bool, may_stop: bool, tries_left: bool, expected: Ending
 ) -> None:
-    assert ending_of(outcome, thread_is_gone=gone, durable=durable, tries_left=tries_left) == expected
+    ending = ending_of(outcome, thread_is_gone=gone, durable=durable, may_stop=may_stop, tries_left=tries_left)
+    assert ending == expected
 
 
 @pytest.mark.parametrize(
