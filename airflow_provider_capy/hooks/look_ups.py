@@ -6,7 +6,7 @@ import asyncio
 import time
 import weakref
 
-from airflow_provider_capy.exceptions import CapyConnectError, CapyInputError
+from airflow_provider_capy.exceptions import CapyError
 from airflow_provider_capy.hooks.capy import CapyHook
 
 # How long a connection that was looked up serves new waits, and a failed look-up those who ask for it again (seconds).
@@ -18,7 +18,7 @@ class LookUps:
     """The look-ups of one event loop."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[CapyHook | Exception, float]] = {}
+        self._known: dict[str, tuple[CapyHook | CapyError, float]] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def hook(self, conn_id: str) -> CapyHook:
@@ -26,7 +26,7 @@ class LookUps:
 
         Raises:
             CapyInputError: a field of it is wrong.
-            CapyConnectError: it could not be looked up, which says nothing about the connection.
+            CapyLookUpError: it could not be looked up, which says nothing about the connection.
         """
         if time.monotonic() >= self._known.get(conn_id, (None, 0.0))[1]:
             if conn_id not in self._asking:
@@ -34,20 +34,18 @@ class LookUps:
                 self._asking[conn_id] = asyncio.ensure_future(self._look_up(conn_id))
             await asyncio.wait({self._asking[conn_id]})
         found, _ = self._known[conn_id]
-        if isinstance(found, CapyInputError):
-            raise CapyInputError(str(found))
-        if isinstance(found, Exception):
-            words = f"The connection {conn_id!r} could not be looked up: {type(found).__name__}: {found}"
-            raise CapyConnectError(words)
+        if isinstance(found, CapyError):
+            # One object that thousands raise gathers thousands of tracebacks.
+            raise type(found)(str(found))
         return found
 
     async def _look_up(self, conn_id: str) -> None:
         hook = CapyHook(conn_id)
-        found: CapyHook | Exception
+        found: CapyHook | CapyError
         try:
             await hook.asettings()
             found, lasts = hook, KNOWN_FOR
-        except Exception as error:  # noqa: BLE001 - whatever a secrets backend raises is told to those who asked
+        except CapyError as error:
             found, lasts = error.with_traceback(None), FAILED_FOR
         self._known[conn_id] = found, time.monotonic() + lasts
         del self._asking[conn_id]

@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 
 from airflow_provider_capy.emulator.server import EmulatorProcess
-from airflow_provider_capy.triggers.thread import CapyThreadTrigger
 from airflow_provider_capy.polling.registry import registry
+from airflow_provider_capy.triggers.thread import CapyThreadTrigger
 
 
 async def event_of(thread_id: str, interval: float) -> Any:

@@ -24,14 +24,15 @@ from airflow_provider_capy import stopping
 from airflow_provider_capy.creating import PATIENCE
 from airflow_provider_capy.exceptions import CapyError
 from airflow_provider_capy.flow import run
+from airflow_provider_capy.hooks import look_ups
 from airflow_provider_capy.identity import STORE_KEY, Record
 from airflow_provider_capy.lifecycle import Fate, Outcome, Policy
+from airflow_provider_capy.polling import registry as polls
 from airflow_provider_capy.stopping import Found
-from airflow_provider_capy.triggers import watcher
 from airflow_provider_capy.triggers.thread import CapyThreadTrigger
 from airflow_provider_capy.waiting import Wait
 from tests.property.clock import Clock, Loop
-from tests.property.known import new_hook
+from tests.property.known import KnownHook, new_hook
 from tests.property.sky import DAY, PROJECT, THREAD, Answer, Sky, draw_script, under
 from tests.unit.starts import MemoryStore, start
 from tests.unit.worker import TASK_ID, Supervisor
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_capy.events import WaitEvent
-    from airflow_provider_capy.hooks.capy import CapyHook
 
 SEQUENCES = int(os.environ.get("CAPY_SEQUENCES", "400"))
 # The tests below share them.
@@ -212,15 +212,16 @@ def test_no_wait_in_a_triggerer_ends_but_by_capys_word(shared: bool, monkeypatch
 async def triggered(loop: Loop, chance: random.Random, sky: Sky, deadline: float, poll_interval: float) -> WaitEvent:
     from airflow_provider_capy.events import WaitEvent
 
-    desk = watcher.Desk(clock=sky.clock.time)
-    watcher._DESKS[loop] = desk
+    polls._REGISTRIES[loop] = polls.Registry(clock=sky.clock.time)
     # Not to be looked up at first, and now and then later, when a 401 has it looked up again.
     fails_until, fails = sky.clock.true + chance.choice([0.0, 0.0, 3.0, 60.0, 2000.0]), chance.choice([0.0, 0.0, 0.5])
 
-    async def look_up(_conn_id: str) -> CapyHook:
-        if (sky.clock.true < fails_until or chance.random() < fails) and sky.could_not_ask():
-            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.GENERIC_ERROR))
-        return new_hook()
+    class Hook(KnownHook):
+        @classmethod
+        async def aget_connection(cls, conn_id: str) -> Any:
+            if (sky.clock.true < fails_until or chance.random() < fails) and sky.could_not_ask():
+                raise AirflowRuntimeError(ErrorResponse(error=ErrorType.GENERIC_ERROR))
+            return cls.get_connection(conn_id)
 
     trigger = CapyThreadTrigger(
         thread_id=THREAD,
@@ -229,7 +230,7 @@ async def triggered(loop: Loop, chance: random.Random, sky: Sky, deadline: float
         deadline=deadline,
     )
     trigger.task_instance = TI  # type: ignore[assignment]
-    with mock.patch.object(watcher, "_look_up", look_up):
+    with mock.patch.object(look_ups, "CapyHook", Hook):
         events = [event async for event in trigger.run()]
     assert len(events) == 1
     return WaitEvent.read(events[0].payload, THREAD)

@@ -174,14 +174,13 @@ CASES = {
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's pauses between attempts are measured elsewhere."""
     from airflow_provider_capy.api import client
-    from airflow_provider_capy.triggers import asking, sweep
+    from airflow_provider_capy.polling import poll
 
     original = client.policy
     monkeypatch.setattr(
         client, "policy", lambda limits, **kwargs: {**original(limits, **kwargs), "wait": lambda _: 0.002}
     )
-    for module in (asking, sweep):
-        monkeypatch.setattr(module, "wait_before", lambda *_: 0.002)
+    monkeypatch.setattr(poll, "wait_before", lambda *_: 0.002)
     monkeypatch.setattr(stopping, "LOOK_EVERY", 0.05)
 
 

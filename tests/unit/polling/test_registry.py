@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_capy.hooks import look_ups as shared
 from airflow_provider_capy.hooks.capy import CapyHook
-from airflow_provider_capy.triggers.thread import CapyThreadTrigger
 from airflow_provider_capy.polling.registry import registry
+from airflow_provider_capy.triggers.thread import CapyThreadTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_capy.emulator.control import EmulatorControl
@@ -90,7 +91,7 @@ async def test_a_connection_that_was_changed_is_looked_up_again_after_a_401(
 ) -> None:
     good = capy_emulator.connection_json()
     monkeypatch.setenv("AIRFLOW_CONN_CAPY_DEFAULT", good.replace(capy_emulator.token, "capy_revoked"))
-    await registry().hook("capy_default")
+    await shared.look_ups().hook("capy_default")
     monkeypatch.setenv("AIRFLOW_CONN_CAPY_DEFAULT", good)
     ids = capy_emulator.create(copies=5, origin="api", seconds=1.0)
     assert await outcomes(ids) == {"ready"}
