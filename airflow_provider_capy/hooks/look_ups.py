@@ -6,7 +6,7 @@ import asyncio
 import time
 import weakref
 
-from airflow_provider_capy.exceptions import CapyError
+from airflow_provider_capy.exceptions import CapyError, CapyLookUpError
 from airflow_provider_capy.hooks.capy import CapyHook
 
 # How long a connection that was looked up serves new waits, and a failed look-up those who ask for it again (seconds).
@@ -41,14 +41,17 @@ class LookUps:
 
     async def _look_up(self, conn_id: str) -> None:
         hook = CapyHook(conn_id)
-        found: CapyHook | CapyError
+        found: CapyHook | CapyError = CapyLookUpError(f"Looking the connection {conn_id!r} up was broken off")
+        lasts = FAILED_FOR
         try:
             await hook.asettings()
             found, lasts = hook, KNOWN_FOR
         except CapyError as error:
-            found, lasts = error.with_traceback(None), FAILED_FOR
-        self._known[conn_id] = found, time.monotonic() + lasts
-        del self._asking[conn_id]
+            found = error.with_traceback(None)
+        finally:
+            # Whatever ends this, a secrets backend that cancels itself too: those who wait for it go on.
+            self._known[conn_id] = found, time.monotonic() + lasts
+            del self._asking[conn_id]
 
 
 # Tests have a loop each, a triggerer has one for life.
