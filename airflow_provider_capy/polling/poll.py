@@ -107,7 +107,7 @@ class Poll:
     def end(self) -> None:
         """Have every wait go on alone."""
         for waiter in [waiter for waiters in self._waiters.values() for waiter in waiters]:
-            waiter.tell(None)
+            waiter.goes_on_alone()
         self._waiters, self.size = {}, 0
 
     def next_at(self, now: Now) -> float:
@@ -230,7 +230,9 @@ class Poll:
         self._plan_at(waiter.due if gathers else waiter.due + self._draw() * GATHER * waiter.interval, waiter, now)
 
     def _broke(self, waiter: Waiter, error: Exception) -> None:
-        waiter.tell(error)
+        # What happened to one look for all is nobody's own: whoever it belongs to meets it again.
+        log.warning("The wait for thread %s goes on alone: %r", waiter.wait.thread_id, error)
+        waiter.goes_on_alone()
         self.leave(waiter)
 
     # Single threads

@@ -59,28 +59,31 @@ class Waiter:
         self._project_id, self._status, self._link = project_id, "active", ""
         self._known: Thread | None = None
         self._same = Step(look_again_in=self.interval)
-        self._inbox: deque[Step | Exception | None] = deque()
+        self._inbox: deque[Step | None] = deque()
         self._waker: asyncio.Future[None] | None = None
 
     async def next(self) -> Step | None:
         """Return the next step that has something to say: a line, an event, a pull request; in between, sleep.
 
         Returns:
-            ``None`` when the poll is no more, and the wait has to go on alone.
-
-        Raises:
-            Exception: what the look or the judgement of this very wait raised.
+            ``None`` when the wait has to go on alone.
         """
         while not self._inbox:
             self._waker = asyncio.get_running_loop().create_future()
             await self._waker
-        told = self._inbox.popleft()
-        if isinstance(told, Exception):
-            raise told
-        return told
+        return self._inbox.popleft()
 
-    def tell(self, what: Step | Exception | None) -> None:
-        """Have :meth:`next` return or raise this."""
+    def goes_on_alone(self) -> None:
+        """Have :meth:`next` return ``None``."""
+        self._is_seen_whole()
+        self._tell(None)
+
+    def _is_seen_whole(self) -> None:
+        # Only a whole thread may be handed out, and nobody may see it again.
+        if isinstance(last := cast("Any", self.wait.last), GlancedThread):
+            self.wait.last = last.whole(self._known)
+
+    def _tell(self, what: Step | None) -> None:
         self._inbox.append(what)
         if self._waker is not None and not self._waker.done():
             self._waker.set_result(None)
@@ -132,8 +135,7 @@ class Waiter:
     def failed(self, error: CapyRequestError, epoch: float, *, muted: bool = False) -> Step:
         """Take in a failed look; ``muted`` when somebody else logs it."""
         self.attempts = 0
-        if isinstance(last := cast("Any", self.wait.last), GlancedThread):
-            self.wait.last = last.whole(self._known)
+        self._is_seen_whole()
         return self._stepped(self.wait.failed(error, epoch, muted=muted))
 
     def _stepped(self, step: Step) -> Step:
@@ -141,5 +143,5 @@ class Waiter:
         link = last.pull_requests[0].url if last is not None and last.pull_requests else ""
         if step.event is not None or step.line or link != self._link:
             self._link = link
-            self.tell(step)
+            self._tell(step)
         return step
