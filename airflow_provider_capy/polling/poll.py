@@ -159,6 +159,7 @@ class Poll:
             self._ask(waiter, now)
             return
         a_list.due[waiter] = None
+        self._keep_deadline(waiter, now)
         if a_list.walk is None and len(a_list.due) > FEW:
             a_list.walk = Walk(a_list, now.loop)
             self._next_page(a_list.walk, now)
@@ -172,6 +173,8 @@ class Poll:
         self._unplan(waiter)
         waiter.is_sharp |= sharp
         is_at_its_end = waiter.wait.is_at_its_end(now.epoch)
+        if not is_at_its_end:
+            self._keep_deadline(waiter, now)
         if self._away_since is None or is_at_its_end:
             self._enqueue(waiter.wait.thread_id, first=is_at_its_end)
             return
@@ -179,12 +182,15 @@ class Poll:
         if waiter.seen_at is None:
             # Alone it would look at once.
             self._probe_at = min(self._probe_at, now.loop)
-        if waiter.wait.deadline is not None:
-            self._plan_at(inf, waiter, now)
 
     def _ask_all(self, waiters: dict[Waiter, None], now: Now) -> None:
         for waiter in tuple(waiters):
             self._ask(waiter, now)
+
+    def _keep_deadline(self, waiter: Waiter, now: Now) -> None:
+        # Whatever a look waits for: a page, its turn, the end of an outage.
+        if waiter.wait.deadline is not None:
+            self._plan_at(inf, waiter, now)
 
     def _enqueue(self, thread_id: str, *, first: bool) -> None:
         if thread_id not in self._asked:
