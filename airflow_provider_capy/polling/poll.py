@@ -72,9 +72,9 @@ class Poll:
         self._plan: list[tuple[float, int, Waiter | Walk]] = []
         self._tickets = count(1)
         self._pages: OrderedDict[Walk, None] = OrderedDict()
-        self._queue: OrderedDict[str, None] = OrderedDict()
+        self._queue: OrderedDict[str, float] = OrderedDict()
         self._asked: dict[str, float] = {}
-        self._reading, self._seconds_each, self._shortest = 0, 0.0, inf
+        self._reading, self._seconds, self._seconds_each, self._shortest = 0, 0.0, 0.0, inf
         # An outage: since when, whose GET is the probe and when the next one is due, and whose looks wait for its answer.
         self._failing: set[str] = set()
         self._away_since: float | None = None
@@ -116,7 +116,7 @@ class Poll:
             heappop(self._plan)
         at = self._plan[0][0] if self._plan else inf
         if self._queue:
-            at = min(at, now.loop + max(DRAIN * self._shortest, 0.05))
+            at = min(at, now.loop + min(max(DRAIN * self._shortest, 0.05), HANGS))
         return min(at, self._probe_at) if self._held and not self._probe else at
 
     def tick(self, now: Now) -> Iterator[str | Walk]:
@@ -135,7 +135,7 @@ class Poll:
             waiter = min(self._held, key=lambda held: held.wait.thread_id in self._failing)
             self._probe = waiter.wait.thread_id
             self._unplan(waiter)
-            self._enqueue(self._probe, first=True)
+            self._enqueue(self._probe, now, first=True)
         while self._pages and self._reading < max(self._in_flight // 4, 1):
             self._reading += 1
             yield self._pages.popitem(last=False)[0]
@@ -145,10 +145,11 @@ class Poll:
             yield thread_id
 
     def _slots(self, now: float) -> int:
-        oldest = now - min(self._asked.values(), default=now)
-        seconds_each = oldest if oldest > HANGS else self._seconds_each
-        wanted = ceil(len(self._queue) * seconds_each / max(DRAIN * self._shortest, 0.01))
-        return min(max(wanted, 1), self._in_flight)
+        drain = max(DRAIN * self._shortest, 0.01)
+        is_late = now - next(iter(self._queue.values())) > max(drain, HANGS)
+        wanted = ceil(len(self._queue) * (self._seconds if is_late else self._seconds_each) / drain)
+        hanging = sum(sent < now - HANGS for sent in self._asked.values())
+        return min(hanging + max(wanted, 1), self._in_flight)
 
     # Planning
 
@@ -176,7 +177,7 @@ class Poll:
         if not is_at_its_end:
             self._keep_deadline(waiter, now)
         if self._away_since is None or is_at_its_end:
-            self._enqueue(waiter.wait.thread_id, first=is_at_its_end)
+            self._enqueue(waiter.wait.thread_id, now, first=is_at_its_end)
             return
         self._held[waiter] = None
         if waiter.seen_at is None:
@@ -192,9 +193,9 @@ class Poll:
         if waiter.wait.deadline is not None:
             self._plan_at(inf, waiter, now)
 
-    def _enqueue(self, thread_id: str, *, first: bool) -> None:
+    def _enqueue(self, thread_id: str, now: Now, *, first: bool) -> None:
         if thread_id not in self._asked:
-            self._queue.setdefault(thread_id)
+            self._queue.setdefault(thread_id, now.loop)
             if first:
                 self._queue.move_to_end(thread_id, last=False)
 
@@ -246,7 +247,9 @@ class Poll:
     def got(self, thread_id: str, answer: Thread | Exception, now: Now) -> None:
         """Take in what the GET of a thread came to."""
         sent = self._asked.pop(thread_id)
-        # Shared by those that were under way with it: on a busy machine more at a time take longer, and gain nothing.
+        self._seconds += 0.2 * (now.loop - sent - self._seconds)
+        # Shared by those that were under way with it: on a busy machine more at a time take longer, and gain nothing. Where Capy
+        # is what is slow they do gain, which shows when this does not keep up.
         self._seconds_each += 0.2 * ((now.loop - sent) / (len(self._asked) + 1) - self._seconds_each)
         passing = isinstance(answer, CapyRequestError) and is_passing(answer)
         if isinstance(answer, CapyRequestError) and passing:
