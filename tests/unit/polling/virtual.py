@@ -243,6 +243,7 @@ class Waiter:
     event: WaitEvent | None = None
     began: float = 0.0
     ended: float | None = None
+    is_alone: bool = False
     error: BaseException | None = None
     lines: list[str] = field(default_factory=list)
 
@@ -284,6 +285,7 @@ class Triggerer:
                     if step.line:
                         waiter.lines.append(step.line)
                     waiter.event = step.event
+                waiter.is_alone = waiter.event is None
         except Exception as error:  # noqa: BLE001 - for the test to look at
             waiter.error = error
         finally:
