@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_capy.api.models import Thread
 from airflow_provider_capy.api.retry import wait_before
-from airflow_provider_capy.exceptions import CapyAPIError, CapyRequestError
+from airflow_provider_capy.exceptions import CapyAPIError, CapyError, CapyRequestError
 from airflow_provider_capy.polling.lists import FEW, List, Walk
 from airflow_provider_capy.polling.waiter import MISSES, ListKey, Waiter
 from airflow_provider_capy.waiting import LONGEST_OUTAGE_PAUSE, is_passing
@@ -102,7 +102,7 @@ class Poll:
         self._file(waiter, None)
         if not waiters:
             del self._waiters[thread_id]
-            self._queue.pop(thread_id, None)
+            self._unqueue(thread_id)
 
     def end(self) -> None:
         """Have every wait go on alone."""
@@ -192,6 +192,11 @@ class Poll:
             if first:
                 self._queue.move_to_end(thread_id, last=False)
 
+    def _unqueue(self, thread_id: str) -> None:
+        if thread_id in self._queue:
+            del self._queue[thread_id]
+            self._probe = "" if self._probe == thread_id else self._probe
+
     def _plan_at(self, at: float, entry: Waiter | Walk, now: Now) -> None:
         if isinstance(entry, Waiter) and entry.wait.deadline is not None:
             at = min(at, now.loop + entry.wait.deadline - now.epoch)
@@ -223,7 +228,8 @@ class Poll:
         if step.event is not None:
             self.leave(waiter)
             return
-        waiter.is_sharp = step.soon
+        # In an outage all wait for a probe, and gather for a page once it is over.
+        waiter.is_sharp = step.soon and self._away_since is None
         # Polls spread their looks themselves.
         waiter.due = now.loop + (step.look_again_in if step.soon else max(step.look_again_in, waiter.interval))
         gathers = step.soon or (waiter.key is not None and self._lists[waiter.key].is_open(now.loop))
@@ -271,7 +277,8 @@ class Poll:
             waiter.is_sample = False
             return waiter.fetched(answer, now.epoch)
         if not isinstance(answer, CapyRequestError):
-            raise answer
+            # One object that many raise gathers all of their tracebacks.
+            raise CapyError(f"{type(answer).__name__}: {answer}")
         is_out_of_sight = self._away_since is not None and self.size > FEW
         if not is_passing(answer):
             return waiter.failed(answer, now.epoch)
@@ -351,6 +358,8 @@ class Poll:
         for item in page["items"]:
             # Most of what a page shows is as it was, or somebody else's: this loop is what polling costs.
             if item is not None and (waiters := self._waiters.get(item["id"])) and item["id"] not in self._asked:
+                if self._queue and not any(waiter.is_sharp for waiter in waiters):
+                    self._unqueue(item["id"])
                 saved += sum(self._shown(waiter, item, walk, now) for waiter in tuple(waiters))
         cursor = (page.get("nextCursor") if page.get("hasMore") else None) or ""
         return walk.goes_on(saved, cursor) and self._away_since is None
@@ -376,7 +385,6 @@ class Poll:
         if step is None or now.loop - waiter.fetched_at > FETCHED_WITHIN:
             self._ask(waiter, now, sharp=True)
             return 0.0
-        self._queue.pop(glance["id"], None)
         walk.shown.append(waiter)
         saved, waiter.seen_at = waiter.worth(now.loop), now.loop
         waiter.missed -= waiter.missed % MISSES
