@@ -10,6 +10,7 @@ from airflow_provider_capy import exceptions
 from airflow_provider_capy.exceptions import (
     CapyAPIError,
     CapyError,
+    CapyEventError,
     CapyNotFoundError,
     CapyPollError,
     CapyRequestError,
@@ -117,17 +118,17 @@ class WaitEvent(BaseModel):
             thread_id: the thread that the task waits for; empty when the task does not know it any more.
 
         Raises:
-            CapyError: when it is missing, malformed, or of another thread: a wait never succeeds by accident.
+            CapyEventError: when it is missing, malformed, or of another thread: a wait never succeeds by accident.
         """
         try:
             read = cls.model_validate(event)
         except ValidationError as error:
-            raise CapyError(
+            raise CapyEventError(
                 f"The triggerer handed back an event that is not ours ({error.error_count()} faults in it), so nothing is "
                 f"known about {f'thread {thread_id}' if thread_id else 'the thread of this task'}"
             ) from None
         if thread_id and read.thread_id != thread_id:
-            raise CapyError(
+            raise CapyEventError(
                 f"The triggerer handed back the event of thread {read.thread_id}, but this task waits for {thread_id}"
             )
         return read

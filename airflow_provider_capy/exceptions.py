@@ -5,6 +5,7 @@
     CapyError
     ├── CapyInputError                 an argument or a connection that is sure to be refused (also a ValueError)
     ├── CapyStoreError                 Airflow's task state store cannot be read or written
+    ├── CapyEventError                 the triggerer handed back what is not the event of this wait
     ├── CapyRequestError               a request to Capy that brought no usable answer
     │   ├── CapyConnectError           it never reached Capy: surely not processed
     │   │   ├── CapyCertificateError   the certificate that was shown cannot be verified
@@ -73,6 +74,10 @@ class CapyInputError(CapyError, ValueError):
 
 class CapyStoreError(CapyError):
     """Airflow's task state store cannot be read or written, so nobody knows what earlier tries left."""
+
+
+class CapyEventError(CapyError):
+    """The triggerer handed back what is not the event of this wait, so nothing is known about the thread."""
 
 
 class CapyRequestError(CapyError):

@@ -85,11 +85,21 @@ def get_provider_info() -> dict[str, Any]:
                 "description": "Capy provider",
                 "options": {
                     "shared_poller": {
-                        "description": "Whether the waits of a triggerer share one poll per connection and project.\n",
+                        "description": "Whether the waits of a triggerer share one poll per connection.\n",
                         "version_added": "0.1.0",
                         "type": "boolean",
                         "example": None,
                         "default": "True",
+                    },
+                    "poll_requests": {
+                        "description": (
+                            "How many requests for single threads a triggerer's poll of one connection may have under way, "
+                            "and four times as many as for pages.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "32",
                     },
                     "stop_at_run_end": {
                         "description": (

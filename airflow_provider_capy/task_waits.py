@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import (
     AirflowException,
+    AirflowNotFoundException,
     AirflowRescheduleException,
-    AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
     TaskDeferralError,
@@ -20,11 +20,14 @@ from airflow.sdk.exceptions import (
 
 from airflow_provider_capy.exceptions import (
     CapyError,
+    CapyEventError,
     CapyForbiddenError,
     CapyInputError,
     CapyLookUpError,
     CapyNotFoundError,
+    CapyReferenceError,
     CapyRequestError,
+    CapyStoreError,
     CapyThreadError,
     CapyThreadStoppedError,
     CapyValidationError,
@@ -55,8 +58,16 @@ LONGEST_DEFERRAL = 10 * 366 * 24 * 3600.0
 _REFUSALS = (CapyForbiddenError, CapyNotFoundError, CapyValidationError)
 # Nobody kills a process that was interrupted from a terminal.
 INTERRUPT_BUDGET = 10.0
-# The user's own bound of time is over. No other error says that nobody waits for the thread any more.
-OUT_OF_TIME = (AirflowTaskTimeout, AirflowSensorTimeout, TaskDeferralTimeout)
+# What says that the thread, or what is kept of it, could not be seen: no reason to stop it, most likely it does its work.
+UNSEEN = (
+    CapyRequestError,
+    CapyInputError,
+    CapyStoreError,
+    CapyReferenceError,
+    CapyEventError,
+    AirflowNotFoundException,
+    TaskDeferralError,
+)
 
 
 class WaitingTask(CapyTask):

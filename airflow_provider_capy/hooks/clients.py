@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_capy.api.client import AsyncCapyClient, CapyClient
-from airflow_provider_capy.exceptions import CapyUnauthorizedError, with_words
+from airflow_provider_capy.exceptions import CapyError, CapyUnauthorizedError, with_words
 from airflow_provider_capy.killing import CapyKilledError
 
 if TYPE_CHECKING:
@@ -107,6 +107,6 @@ class AsyncHookClient(AsyncCapyClient):
 
 
 def _told(refused: CapyUnauthorizedError, failure: Any) -> CapyUnauthorizedError:
-    return with_words(
-        refused, f"{refused}. Looking the connection up again failed ({type(failure).__name__}: {failure})"
-    )
+    # Ours name the connection and what is wrong with it.
+    what = str(failure) if isinstance(failure, CapyError) else f"{type(failure).__name__}: {failure}"
+    return with_words(refused, f"{refused}. After this 401: {what}")

@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowTaskTimeout, TaskDeferralTimeout
 
 from airflow_provider_capy.exceptions import CapyError, CapyRequestError
 from airflow_provider_capy.killing import CapyKilledError
 from airflow_provider_capy.lifecycle import Fate, Outcome, fate_after
-from airflow_provider_capy.task_waits import OUT_OF_TIME, WaitingTask
+from airflow_provider_capy.task_waits import UNSEEN, WaitingTask
 from airflow_provider_capy.tasking import SHARED_KEY, THREAD_ID_KEY
 from airflow_provider_capy.templated import as_seconds
 
@@ -47,8 +47,8 @@ def ending_of(outcome: Outcome, *, thread_is_gone: bool, durable: bool, may_stop
     """Decide what a wait that did not end well calls for.
 
     Args:
-        outcome: how it ended; ``poll_failed``, as every end but the thread's own or its time's is called here, says nothing
-            about the thread, which is therefore never stopped for it.
+        outcome: how it ended; without an end of the thread's, ``timeout`` stands for whatever calls for its stop, and
+            ``poll_failed`` for whatever does not.
         thread_is_gone: whether Capy does not know the thread any more.
         durable: whether a retry goes on with the thread.
         may_stop: whether one that does not may stop it.
@@ -122,7 +122,9 @@ class OwningTask(WaitingTask):
         )
         words = ending.words
         if ending.stop:
-            fate = self._end(context, thread_id, ending.ended, tries_left=again)
+            # Whoever reads the record must not take somebody else's error for the user's time.
+            is_timeout = event is not None or isinstance(error, (AirflowTaskTimeout, TaskDeferralTimeout))
+            fate = self._end(context, thread_id, ending.ended if is_timeout else "unwatched", tries_left=again)
             words = ". ".join(filter(None, [fate, words]))
         else:
             held = again and not ending.ended
@@ -138,9 +140,9 @@ class OwningTask(WaitingTask):
         """Return what an error means for a thread that nobody has seen come to an end."""
         if isinstance(error, AirflowTaskTimeout):
             return Outcome.TIMEOUT
-        # Nobody has looked until then: a next try finds out first whether the thread is ready.
-        is_over = isinstance(error, OUT_OF_TIME) and not (again and self.durable)
-        return Outcome.TIMEOUT if is_over else Outcome.POLL_FAILED
+        # A next try finds out first whether the thread is ready; without one nobody would ever wait for it again.
+        goes_on = (again and self.durable) or isinstance(error, UNSEEN)
+        return Outcome.POLL_FAILED if goes_on else Outcome.TIMEOUT
 
     def _end(self, context: Context, thread_id: str, ended: str, *, tries_left: bool) -> str:
         """Stop a thread for good, and say what became of it."""

@@ -79,7 +79,7 @@ class CapyCreateThreadOperator(OwningTask, BaseOperator):
         fail_on_task_error: fail when the thread is ready but one of its tasks failed; default ``False``.
         tolerate_outage: seconds (or ``timedelta``) that Capy may give no answer about the thread, growing ever seldomer
             asked; ``None`` for as long as the wait lasts. Then the task fails and the thread is left as it is. Default 3600.
-        stop_on_kill: stop the thread when the task is cancelled or times out; default ``True``.
+        stop_on_kill: stop the thread when the task is cancelled, times out or fails for good; default ``True``.
         durable: one thread per task across retries; default ``True``.
         reference: a text of your own, e.g. a ticket number, that deduplicates across runs; needs ``durable``.
         capy_conn_id: the connection; default ``capy_default``.

@@ -102,7 +102,7 @@ class Poll:
         self._file(waiter, None)
         if not waiters:
             del self._waiters[thread_id]
-            self._queue.pop(thread_id, None)
+            self._unqueue(thread_id)
 
     def end(self) -> None:
         """Have every wait go on alone."""
@@ -199,6 +199,11 @@ class Poll:
             if first:
                 self._queue.move_to_end(thread_id, last=False)
 
+    def _unqueue(self, thread_id: str) -> None:
+        if thread_id in self._queue:
+            del self._queue[thread_id]
+            self._probe = "" if self._probe == thread_id else self._probe
+
     def _plan_at(self, at: float, entry: Waiter | Walk, now: Now) -> None:
         if isinstance(entry, Waiter) and entry.wait.deadline is not None:
             at = min(at, now.loop + entry.wait.deadline - now.epoch)
@@ -230,7 +235,8 @@ class Poll:
         if step.event is not None:
             self.leave(waiter)
             return
-        waiter.is_sharp = step.soon
+        # In an outage all wait for a probe, and gather for a page once it is over.
+        waiter.is_sharp = step.soon and self._away_since is None
         # Polls spread their looks themselves.
         waiter.due = now.loop + (step.look_again_in if step.soon else max(step.look_again_in, waiter.interval))
         gathers = step.soon or (waiter.key is not None and self._lists[waiter.key].is_open(now.loop))
@@ -339,33 +345,42 @@ class Poll:
             return
         if isinstance(answer, CapyRequestError):
             a_list.failed(walk, answer, now.loop)
+        elif self._read(walk, answer, now):
+            self._next_page(walk, now)
+            return
         else:
-            if self._away_since is None:
-                self._failing.clear()
-            saved = 0.0
-            for item in answer["items"]:
-                # Most of what a page shows is as it was, or somebody else's: this loop is what polling costs.
-                if item is not None and (waiters := self._waiters.get(item["id"])) and item["id"] not in self._asked:
-                    saved += sum(self._shown(waiter, item, walk, now) for waiter in tuple(waiters))
-            cursor = (answer.get("nextCursor") if answer.get("hasMore") else None) or ""
-            if walk.goes_on(saved, cursor) and self._away_since is None:
-                self._next_page(walk, now)
-                return
             a_list.walked(walk, now.loop)
         a_list.walk = None
-        if not isinstance(answer, CapyRequestError) and not walk.cursor:
-            for waiter in [waiter for waiter in a_list.members if waiter.is_missing(walk.began, now.loop)]:
-                # A thread may slip from a page to one that was read before; a list that shows nobody shows none of them.
-                waiter.missed += 1 if walk.has_paid else MISSES
-                self._ask(waiter, now)
-            for waiter in tuple(a_list.due):
-                self._is_due(waiter, now)
-        else:
+        if isinstance(answer, CapyRequestError) or walk.cursor:
             self._ask_all(a_list.due, now)
+        else:
+            self._ask_for_the_missing(a_list, walk, now)
         for waiter in nsmallest(a_list.samples, walk.shown, key=lambda shown: shown.fetched_at):
             if waiter.ticket and not waiter.is_sharp:
                 waiter.is_sample = True
                 self._ask(waiter, now, sharp=True)
+
+    def _read(self, walk: Walk, page: GlancePage, now: Now) -> bool:
+        """Take in what a page shows; return whether to read the next one."""
+        if self._away_since is None:
+            self._failing.clear()
+        saved = 0.0
+        for item in page["items"]:
+            # Most of what a page shows is as it was, or somebody else's: this loop is what polling costs.
+            if item is not None and (waiters := self._waiters.get(item["id"])) and item["id"] not in self._asked:
+                if self._queue and not any(waiter.is_sharp for waiter in waiters):
+                    self._unqueue(item["id"])
+                saved += sum(self._shown(waiter, item, walk, now) for waiter in tuple(waiters))
+        cursor = (page.get("nextCursor") if page.get("hasMore") else None) or ""
+        return walk.goes_on(saved, cursor) and self._away_since is None
+
+    def _ask_for_the_missing(self, a_list: List, walk: Walk, now: Now) -> None:
+        for waiter in [waiter for waiter in a_list.members if waiter.is_missing(walk.began, now.loop)]:
+            # A thread may slip from a page to one that was read before; a list that shows nobody shows none of them.
+            waiter.missed += 1 if walk.has_paid else MISSES
+            self._ask(waiter, now)
+        for waiter in tuple(a_list.due):
+            self._is_due(waiter, now)
 
     def _shown(self, waiter: Waiter, glance: ThreadGlance, walk: Walk, now: Now) -> float:
         """Take in that a page shows a thread; return which share of a GET that has saved."""
@@ -380,7 +395,6 @@ class Poll:
         if step is None or now.loop - waiter.fetched_at > FETCHED_WITHIN:
             self._ask(waiter, now, sharp=True)
             return 0.0
-        self._queue.pop(glance["id"], None)
         walk.shown.append(waiter)
         saved, waiter.seen_at = waiter.worth(now.loop), now.loop
         waiter.missed -= waiter.missed % MISSES

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_capy.lifecycle import Fate, Outcome
 from airflow_provider_capy.operators.owning import LEFT_UNSEEN, STOP_TIMEOUT
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
-from airflow_provider_capy.task_waits import OUT_OF_TIME
+from airflow_provider_capy.task_waits import UNSEEN
 from airflow_provider_capy.tasking import SHARED_KEY
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ _FOR_GOOD = frozenset({Outcome.ARCHIVED, Outcome.TASK_ERROR})
 class CapyThreadWait(CapyThreadSensor):
     """Wait for the thread that another task of the group started, and stop it when nobody will wait for it any more.
 
-    Unlike a lone sensor it stops the thread on its timeout. A blocked thread is left for its person, and one that this
-    task gives up for any other reason is left at work. What no retry of this task can mend (archived, gone, a failed
-    task, a wrong argument) is not retried: the message says to clear the task that starts the thread.
+    Unlike a lone sensor it stops the thread on its timeout, and with every other error that ends its last try. A blocked
+    thread is left for its person, and one that could not be seen is left at work. What no retry of this task can mend
+    (archived, gone, a failed task, a wrong argument) is not retried: the message says to clear the task that starts the
+    thread.
 
     Args:
         create_task_id: the task that starts the thread.
@@ -75,15 +76,15 @@ class CapyThreadWait(CapyThreadSensor):
             return words
         if not self._may_stop:
             self._let_go(context, event)
-            return "It was left running, since stop_on_kill is off or another task started it"
-        self._remember(context, fate=Fate.STOPPING, stopped_by=f"{self.task_id}, timeout")
+            return "It was left running, since stop_on_kill is off, or another task started it or may have"
+        self._remember(context, fate=Fate.STOPPING, stopped_by=f"{self.task_id} failed for good")
         return f"{self._stop_for_good(context, thread_id, STOP_TIMEOUT)}. {anew}"
 
     def _left(self, error: BaseException, event: WaitEvent | None) -> str:
         """Say what is to be done about a thread that is left as it is; empty for one that is to be stopped."""
         unseen = f"{LEFT_UNSEEN}; clear {self.task_id} to go on with it"
         if event is None:
-            return "" if isinstance(error, OUT_OF_TIME) else unseen
+            return unseen if isinstance(error, UNSEEN) else ""
         if event.thread_is_gone or event.outcome in _FOR_GOOD:
             return f"Clear {self.create_task_id} to start a new one"
         if event.outcome is Outcome.BLOCKED:

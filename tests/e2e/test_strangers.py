@@ -162,10 +162,10 @@ def test_a_wait_and_its_last_stop_go_on_with_a_new_token(went: Went) -> None:
     assert "It was stopped" in went.logs["rotated"]
 
 
-def test_a_thread_whose_id_cannot_be_kept_is_left_and_the_error_says_so(went: Went) -> None:
+def test_a_thread_whose_id_cannot_be_kept_is_stopped_and_the_error_says_so(went: Went) -> None:
     (truth,) = went.threads["refused_thread_id"]
-    assert truth["stops"] == []
-    assert f"Thread {truth['id']}: It was left as it is" in went.logs["refused_thread_id"]
+    assert truth["stopped"] is not None
+    assert "was stopped" in went.logs["refused_thread_id"]
 
 
 def test_an_outage_is_waited_out_ever_more_patiently(went: Went) -> None:

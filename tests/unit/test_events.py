@@ -12,7 +12,7 @@ from airflow_provider_capy import exceptions
 from airflow_provider_capy.events import WaitEvent, error_of
 from airflow_provider_capy.exceptions import (
     CapyAPIError,
-    CapyError,
+    CapyEventError,
     CapyPollError,
     CapyRequestError,
     CapyResponseError,
@@ -122,12 +122,12 @@ def test_a_failure_whose_reason_was_lost_is_still_a_failure() -> None:
 )
 @pytest.mark.parametrize("thread_id", ["jam_1", ""])
 def test_what_is_not_our_event_is_an_error(garbage: Any, thread_id: str) -> None:
-    with pytest.raises(CapyError, match=r"event that is not ours .* nothing is known about .*thread"):
+    with pytest.raises(CapyEventError, match=r"event that is not ours .* nothing is known about .*thread"):
         WaitEvent.read(garbage, thread_id)
 
 
 def test_the_event_of_another_thread_is_an_error() -> None:
-    with pytest.raises(CapyError, match=r"event of thread jam_1, but this task waits for jam_2$"):
+    with pytest.raises(CapyEventError, match=r"event of thread jam_1, but this task waits for jam_2$"):
         WaitEvent.read(event(Outcome.READY).model_dump(mode="json"), "jam_2")
 
 

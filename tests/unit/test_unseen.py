@@ -1,36 +1,59 @@
-"""What is not known of a thread stops none: only its own end, the user's time and a kill do, and every error says its fate."""
+"""In its last try a task stops its thread, unless what it fails for says that the thread could not be seen or known."""
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import BaseXCom, ExceptionRetryPolicy, RetryAction, RetryRule
-from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSecretsBackendAccessDenied, AirflowSkipException
+from airflow.sdk import BaseXCom
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSecretsBackendAccessDenied,
+    AirflowSensorTimeout,
+    AirflowTaskTimeout,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+)
 from airflow.sdk.execution_time import comms, task_runner
 
 from airflow_provider_capy import exceptions, stopping
-from airflow_provider_capy.decorators.thread import _CapyThreadDecoratedOperator
 from airflow_provider_capy.hooks.capy import CapyHook
-from airflow_provider_capy.operators.owning import LEFT_UNSEEN
-from airflow_provider_capy.operators.thread import CapyCreateThreadOperator, CapyStopThreadOperator
 from airflow_provider_capy.records import STORE_KEY
 from airflow_provider_capy.sensors.thread import CapyThreadSensor
-from airflow_provider_capy.sensors.wait import CapyThreadWait
-from tests.unit.worker import TASK_ID, Ran, Supervisor, run_task
+from airflow_provider_capy.task_waits import WaitingTask
+from tests.unit.left import left, operate, started, stopped, wait
+from tests.unit.worker import TASK_ID, Supervisor, run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from airflow_provider_capy.emulator.control import EmulatorControl
 
 pytestmark = pytest.mark.usefixtures("quick_proof")
 
 CRASH = {"next_method": "__fail__", "next_kwargs": {"error": "Trigger failure", "traceback": ["boom"]}}
 BACKSTOP = {"next_method": "__fail__", "next_kwargs": {"error": "Trigger timeout", "traceback": ["late"]}}
+LEAVE = (
+    exceptions.CapyServerError,
+    exceptions.CapyLookUpError,
+    exceptions.CapyInputError,
+    exceptions.CapyStoreError,
+    exceptions.CapyReferenceError,
+    exceptions.CapyEventError,
+    AirflowNotFoundException,
+    TaskDeferralError,
+)
+STOP = (
+    RuntimeError,
+    KeyError,
+    AirflowException,
+    AirflowFailException,
+    exceptions.CapyError,
+    exceptions.CapyThreadError,
+    AirflowSensorTimeout,
+    AirflowTaskTimeout,
+    TaskDeferralTimeout,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,61 +63,85 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def at_work(capy_emulator: EmulatorControl) -> tuple[str, Supervisor]:
-    """A thread at work, and what the try of an operator that started it has left."""
-    capy_emulator.script(life="forever")
-    supervisor = Supervisor()
-    started = run_task(lambda: CapyCreateThreadOperator(task_id=TASK_ID, prompt="Work"), supervisor=supervisor)
-    return started.xcoms["thread_id"], supervisor
+    return started(capy_emulator)
 
 
-def operate(supervisor: Supervisor, resume: Any = None, **arguments: Any) -> Ran:
-    given = {"wait_for_completion": True, "poke_interval": 0.1, **arguments}
-    return run_task(
-        lambda: CapyCreateThreadOperator(task_id=TASK_ID, prompt="Work", **given), supervisor=supervisor, resume=resume
-    )
+def fail_in_wait(kind: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a wait on a worker end with an error at once."""
+
+    def fail(*_: Any) -> Any:
+        raise kind("odd")
+
+    monkeypatch.setattr(WaitingTask, "_wait_here", fail)
 
 
-def wait(thread_id: str, supervisor: Supervisor | None = None, resume: Any = None, **arguments: Any) -> Ran:
-    given = {"poke_interval": 0.1, "create_task_id": "g.create", **arguments}
-    return run_task(
-        lambda: CapyThreadWait(task_id=TASK_ID, thread_id=thread_id, **given), supervisor=supervisor, resume=resume
-    )
+# Every kind of error
 
 
-class Unreadable(Supervisor):
-    def send(self, msg: Any) -> Any:
-        if isinstance(msg, comms.GetTaskStateStore):
-            raise ConnectionError("the store is away")
-        return super().send(msg)
+@pytest.mark.parametrize("kind", [*LEAVE, *STOP])
+@pytest.mark.parametrize("task", ["operator", "wait"])
+def test_in_the_last_try_the_kind_of_error_decides(
+    task: str,
+    kind: type[BaseException],
+    at_work: tuple[str, Supervisor],
+    capy_emulator: EmulatorControl,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    thread_id, supervisor = at_work
+    fail_in_wait(kind, monkeypatch)
+    ran = operate(supervisor) if task == "operator" else wait(thread_id)
+    assert ran.state == "failed"
+    assert (left if kind in LEAVE else stopped)(ran, thread_id, capy_emulator)
+    by = {"operator": "its task, unwatched", "wait": f"{TASK_ID} failed for good"}[task]
+    if task == "operator" and kind in {AirflowTaskTimeout, TaskDeferralTimeout}:
+        by = "its task, timeout"
+    record = ran.supervisor.store[STORE_KEY]
+    assert (record["fate"], record["stopped_by"]) == (("left", "") if kind in LEAVE else ("stopped", by))
 
 
-def left(ran: Ran, thread_id: str, capy: EmulatorControl) -> bool:
-    """Say whether the thread goes on, and the error ends with that."""
-    words = str(ran.error)
-    assert (LEFT_UNSEEN in words, "was not stopped" in words, "was stopped" in words) == (True, False, False)
-    return not capy.stops(thread_id)
-
-
-# A sensor that never fails
-
-
-@pytest.mark.parametrize("supervisor", [Supervisor, Unreadable])
+@pytest.mark.parametrize("kind", [*LEAVE, *STOP])
 def test_a_skip_decides_no_more_than_the_error_behind_it(
-    supervisor: type[Supervisor], capy_emulator: EmulatorControl
+    kind: type[BaseException], capy_emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [thread_id] = capy_emulator.create(life="forever")
-    resume = CRASH if supervisor is Supervisor else None
-    ran = wait(thread_id, supervisor(), resume, deferrable=resume is not None, never_fail=True)
-    assert (ran.state, capy_emulator.stops(thread_id)) == ("skipped", [])
+    fail_in_wait(kind, monkeypatch)
+    ran = wait(thread_id, never_fail=True)
+    assert (ran.state, len(capy_emulator.stops(thread_id))) == ("skipped", 0 if kind in LEAVE else 1)
+
+
+# A timeout is never left to a next try, and a task with one left has not failed for good.
+@pytest.mark.parametrize("kind", [kind for kind in (*LEAVE, *STOP) if kind is not AirflowTaskTimeout])
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_next_try_goes_on_with_the_thread_or_is_told_of_its_stop(
+    durable: bool, kind: type[BaseException], capy_emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capy_emulator.script(life="forever")
+    fail_in_wait(kind, monkeypatch)
+    ran = operate(Supervisor(), retries=1, durable=durable)
+    [truth] = capy_emulator.threads()
+    record = ran.supervisor.store[STORE_KEY]
+    if ran.state == "failed":
+        # Wrong input and timeouts of a sensor are not tried again.
+        assert bool(truth["stops"]) is (kind in STOP)
+    elif durable or kind in LEAVE:
+        assert (record["fate"], truth["stops"]) == ("held", [])
+        assert "the next try " + ("reattaches to it" if durable else "stops it") in str(ran.error)
+    else:
+        assert (record["fate"], record["ended"] != "") == ("stopped", True)
+        assert stopped(ran, truth["id"], capy_emulator)
+
+
+# The triggerer
 
 
 @pytest.mark.parametrize("never_fail", [False, True])
-def test_a_wait_whose_time_is_over_stops_its_thread_whoever_noticed(
-    never_fail: bool, capy_emulator: EmulatorControl
+@pytest.mark.parametrize(("resume", "stops"), [(CRASH, 0), (BACKSTOP, 1)], ids=["crash", "backstop"])
+def test_a_crashed_trigger_is_unseen_and_a_late_one_is_a_timeout(
+    resume: Any, stops: int, never_fail: bool, capy_emulator: EmulatorControl
 ) -> None:
     [thread_id] = capy_emulator.create(life="forever")
-    ran = wait(thread_id, resume=BACKSTOP, deferrable=True, never_fail=never_fail)
-    assert (ran.state, len(capy_emulator.stops(thread_id))) == ("skipped" if never_fail else "failed", 1)
+    ran = wait(thread_id, resume=resume, deferrable=True, never_fail=never_fail)
+    assert (ran.state, len(capy_emulator.stops(thread_id))) == ("skipped" if never_fail else "failed", stops)
 
 
 # What cannot be read
@@ -112,6 +159,17 @@ def test_an_event_that_is_not_ours_stops_no_thread(
     else:
         ran = wait(thread_id, Supervisor(), resume, deferrable=True)
     assert left(ran, thread_id, capy_emulator)
+
+
+def test_a_store_that_cannot_be_read_stops_no_thread(capy_emulator: EmulatorControl) -> None:
+    class Unreadable(Supervisor):
+        def send(self, msg: Any) -> Any:
+            if isinstance(msg, comms.GetTaskStateStore):
+                raise ConnectionError("the store is away")
+            return super().send(msg)
+
+    [thread_id] = capy_emulator.create(life="forever")
+    assert left(wait(thread_id, Unreadable()), thread_id, capy_emulator)
 
 
 def test_a_record_that_cannot_be_read_stops_no_thread(capy_emulator: EmulatorControl) -> None:
@@ -135,7 +193,9 @@ def test_a_wait_that_cannot_ask_whose_the_thread_is_leaves_it_and_says_so(
     monkeypatch.setattr(task_runner, "XCom", Backend)
     ran = wait(thread_id)
     assert "no bucket" in str(ran.error)
-    assert left(ran, thread_id, capy_emulator)
+    # It may be another task's.
+    assert "It was left running, since" in str(ran.error)
+    assert capy_emulator.stops(thread_id) == []
 
 
 # A connection that cannot be looked up
@@ -189,116 +249,3 @@ def test_a_sensor_that_comes_again_waits_until_its_connection_is_back(
     refuse_look_up(2, error, monkeypatch)
     ran = run_task(lambda: CapyThreadSensor(task_id=TASK_ID, thread_id=thread_id, mode="reschedule", poke_interval=0.1))
     assert (ran.state, ran.looks > 2) == ("success", True)
-
-
-# The function of a decorated task
-
-
-def decorated(function: Callable[[], Any], supervisor: Supervisor, **arguments: Any) -> Ran:
-    def make() -> Any:
-        return _CapyThreadDecoratedOperator(
-            task_id=TASK_ID, python_callable=function, wait_for_completion=True, retries=1, **arguments
-        )
-
-    return run_task(make, supervisor=supervisor, retries=1, try_number=arguments.pop("try_number", 2))
-
-
-def fails(error: Exception) -> Callable[[], str]:
-    def work() -> str:
-        raise error
-
-    return work
-
-
-@pytest.mark.parametrize(
-    "function",
-    [
-        fails(ValueError("no prompt today")),
-        # Also what a function is told that asks Capy itself.
-        fails(exceptions.CapyServerError("no prompt today", status_code=500)),
-        lambda: 7,
-    ],
-)
-def test_a_function_that_fails_leaves_the_thread_of_an_earlier_try_and_says_so(
-    function: Callable[[], Any], at_work: tuple[str, Supervisor], capy_emulator: EmulatorControl
-) -> None:
-    thread_id, supervisor = at_work
-    ran = decorated(function, supervisor)
-    assert (ran.state, supervisor.store[STORE_KEY]["fate"]) == ("failed", "left")
-    assert f"Thread {thread_id}: " in str(ran.error)
-    assert left(ran, thread_id, capy_emulator)
-
-
-def test_a_function_that_skips_lets_go_of_the_thread_of_an_earlier_try(
-    at_work: tuple[str, Supervisor], capy_emulator: EmulatorControl
-) -> None:
-    thread_id, supervisor = at_work
-    supervisor.store[STORE_KEY]["fate"] = "held"
-    ran = decorated(fails(AirflowSkipException("not today")), supervisor)
-    assert (ran.state, supervisor.store[STORE_KEY]["fate"], capy_emulator.stops(thread_id)) == ("skipped", "left", [])
-
-
-def test_a_function_that_is_killed_knows_the_thread_of_an_earlier_try(
-    at_work: tuple[str, Supervisor], capy_emulator: EmulatorControl
-) -> None:
-    thread_id, supervisor = at_work
-    supervisor.standing = "failed"
-
-    def work() -> str:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
-        return "Work"
-
-    ran = decorated(work, supervisor)
-    assert ran.state == "failed"
-    assert f"Thread {thread_id}: it was asked to stop" in str(ran.error)
-    assert len(capy_emulator.stops(thread_id)) == 1
-
-
-def test_a_function_that_fails_before_there_is_a_thread_fails_as_it_does(capy_emulator: EmulatorControl) -> None:
-    error = ValueError("no prompt today")
-    ran = decorated(fails(error), Supervisor(), try_number=1)
-    assert (ran.state, ran.error, capy_emulator.threads()) == ("up_for_retry", error, [])
-
-
-def test_a_function_that_returns_no_text_is_not_called_again() -> None:
-    ran = decorated(lambda: 7, Supervisor(), try_number=1)
-    assert (ran.state, isinstance(ran.error, exceptions.CapyInputError)) == ("failed", True)
-
-
-def test_whether_there_is_a_next_try_is_read_from_the_error_that_is_raised(
-    at_work: tuple[str, Supervisor], capy_emulator: EmulatorControl
-) -> None:
-    thread_id, supervisor = at_work
-    # Once the thread is known, the error is ours, to which this rule does not apply.
-    never = ExceptionRetryPolicy([RetryRule(ValueError, RetryAction.FAIL)])
-    ran = decorated(fails(ValueError("no prompt today")), supervisor, retry_policy=never, try_number=1)
-    assert (ran.state, supervisor.store[STORE_KEY]["fate"], capy_emulator.stops(thread_id)) == (
-        "up_for_retry",
-        "held",
-        [],
-    )
-
-
-# A stop task
-
-
-@pytest.mark.parametrize(
-    ("policy", "state"),
-    [
-        (None, "failed"),
-        (ExceptionRetryPolicy([RetryRule(exceptions.CapyInputError, RetryAction.RETRY)]), "up_for_retry"),
-    ],
-)
-@pytest.mark.parametrize("wrong", [{"timeout": "{{ 'soon' }}"}, {"thread_id": [["jam_1"]]}], ids=str)
-def test_wrong_input_of_a_stop_is_not_tried_again_but_by_a_rule(wrong: dict[str, Any], policy: Any, state: str) -> None:
-    def make() -> Any:
-        given = {"thread_id": "jam_1", **wrong}
-        task = CapyStopThreadOperator(
-            task_id=TASK_ID, **{**given, "thread_id": "jam_1"}, retries=1, retry_policy=policy
-        )
-        task.thread_id = given["thread_id"]
-        return task
-
-    ran = run_task(make, retries=1)
-    assert (ran.state, isinstance(ran.error, exceptions.CapyInputError)) == (state, True)

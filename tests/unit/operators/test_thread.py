@@ -387,7 +387,7 @@ def test_a_task_never_succeeds_by_an_event_that_is_not_its_own(
     resume = {"next_method": "execute_complete", "next_kwargs": {"event": event}}
     make = create(wait_for_completion=True) if kind == "operator" else sense(thread_id=started.xcoms["thread_id"])
     ran = run_task(make, supervisor=supervisor, resume=resume)
-    assert (ran.state, type(ran.error)) == ("failed", exceptions.CapyError)
+    assert (ran.state, type(ran.error)) == ("failed", exceptions.CapyEventError)
 
 
 # Stopping

@@ -278,3 +278,30 @@ def test_a_clock_that_is_set_forward_in_an_outage_ends_what_is_over_and_nothing_
     watch(capy, waiters, 900.0)
     assert [waiter.event.outcome for waiter in waiters] == [*[Outcome.READY] * 4, Outcome.TIMEOUT]
     assert len(capy.requests) < 200
+
+
+def test_a_probe_whose_wait_leaves_is_followed_by_another() -> None:
+    capy = FakeCapy({f"t{number}": settling(300.0) for number in range(20)}, faults=[(20.0, 60.0, "down")])
+    # One after the other leaves in the outage, among them those whose GETs are the probes.
+    waiters = [Waiter(f"t{number}", leaves=22.0 + 2 * number if number < 15 else None) for number in range(20)]
+    watch(capy, waiters, 900.0)
+    assert [waiter.event.outcome for waiter in waiters[15:]] == [Outcome.READY] * 5
+    assert max(waiter.ended for waiter in waiters[15:]) < 330.0
+
+
+def test_a_page_takes_no_second_look_away_from_another_wait_on_the_same_thread() -> None:
+    blocks = Life([(0.0, {"runState": "running"}), (30.0, {"runState": "blocked", "status": "active"})])
+    capy = FakeCapy({f"t{number}": RUNNING for number in range(20)} | {"t20": blocks})
+    waiters = [
+        *crowd(20, interval=2.0),
+        Waiter("t20", policy=Policy("wait")),
+        Waiter("t20"),
+        Waiter("t20", interval=3.0),
+    ]
+    watch(capy, waiters, 100.0)
+    assert [waiter.event and waiter.event.outcome for waiter in waiters[20:]] == [
+        None,
+        Outcome.BLOCKED,
+        Outcome.BLOCKED,
+    ]
+    assert max(waiter.ended for waiter in waiters[21:]) < 50.0

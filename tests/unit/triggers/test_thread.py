@@ -15,7 +15,9 @@ from pydantic import SecretStr
 
 from airflow_provider_capy.exceptions import CapyInputError
 from airflow_provider_capy.flow import IN_FLIGHT
-from airflow_provider_capy.triggers import stops, thread, watcher
+from airflow_provider_capy.hooks import look_ups
+from airflow_provider_capy.polling import registry
+from airflow_provider_capy.triggers import stops, thread
 from airflow_provider_capy.triggers.thread import USER_ACTION, CapyThreadTrigger
 from tests.unit.worker import TASK_ID, Supervisor
 
@@ -104,12 +106,21 @@ async def test_an_unknown_policy_is_refused_where_it_ends_this_trigger_only(
         await first(waiting.run())
 
 
+async def test_a_connection_that_is_wrong_ends_the_wait_at_once(
+    capy_emulator: EmulatorControl, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CAPY_DEFAULT", '{"conn_type": "capy"}')
+    [fired] = await first(trigger("jam_1").run())
+    assert fired["outcome"] == "poll_failed"
+    assert "connection 'capy_default', password" in fired["failure"]["message"]
+
+
 @pytest.mark.parametrize("shared", [True, False])
 async def test_a_connection_that_cannot_be_looked_up_for_a_while_ends_no_wait(
     shared: bool, capy_emulator: EmulatorControl, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CAPY__SHARED_POLLER", str(shared))
-    monkeypatch.setattr(watcher, "FAILED_FOR", 0.1)
+    monkeypatch.setattr(look_ups, "FAILED_FOR", 0.1)
     monkeypatch.setattr(thread, "LOOK_UP_AGAIN", 0.1)
     good = capy_emulator.connection_json()
     monkeypatch.delenv("AIRFLOW_CONN_CAPY_DEFAULT")
@@ -323,9 +334,10 @@ async def test_a_kill_after_the_token_was_changed_stops_with_the_new_one(
     waiting = trigger(thread_id, poll_interval=0.05 if noticed else 60)
     task = await running(waiting, capy_emulator)
     # As if Capy had forgotten the token that this triggerer looked up.
-    settings = waiting._seat.group.line.settings
-    object.__setattr__(settings, "token", SecretStr("capy_revoked"))
-    waiting._seat.group.line.client._http.headers["Authorization"] = "Bearer capy_revoked"
+    assert waiting._settings is not None
+    object.__setattr__(waiting._settings.client, "token", SecretStr("capy_revoked"))
+    [poller] = registry.registry()._pollers
+    poller.client._http.headers["Authorization"] = "Bearer capy_revoked"
     if noticed:
         answered = len([r for r in capy_emulator.requests("getThread") if r["status"] == 200])
         for _ in range(200):
