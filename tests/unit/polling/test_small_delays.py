@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -111,7 +112,7 @@ async def test_pages_that_take_longer_than_an_interval(capy: ScriptedCapy) -> No
         looks[asked.thread_id].append(asked.at)
     for thread_id in working:
         times = looks[thread_id]
-        assert max(b - a for a, b in zip(times, times[1:], strict=False)) < 2.2 * INTERVAL + BUSY
+        assert max(b - a for a, b in pairwise(times)) < 2.2 * INTERVAL + BUSY
         # No more than alone either.
         assert len(times) <= 3.0 / (0.9 * INTERVAL) + 3
 
