@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_capy.api.models import Thread
 from airflow_provider_capy.api.retry import wait_before
-from airflow_provider_capy.exceptions import CapyAPIError, CapyError, CapyRequestError
+from airflow_provider_capy.exceptions import CapyAPIError, CapyRequestError
 from airflow_provider_capy.polling.lists import FEW, List, Walk
 from airflow_provider_capy.polling.waiter import MISSES, ListKey, Waiter
 from airflow_provider_capy.waiting import LONGEST_OUTAGE_PAUSE, is_passing
@@ -235,7 +235,7 @@ class Poll:
         gathers = step.soon or (waiter.key is not None and self._lists[waiter.key].is_open(now.loop))
         self._plan_at(waiter.due if gathers else waiter.due + self._draw() * GATHER * waiter.interval, waiter, now)
 
-    def _broke(self, waiter: Waiter, error: Exception) -> None:
+    def _broke(self, waiter: Waiter, error: Exception | None) -> None:
         waiter.tell(error)
         self.leave(waiter)
 
@@ -257,6 +257,12 @@ class Poll:
             # Its failure is the look of all who were held for it, but of those who may ask once more.
             waiters |= {held: None for held in self._held if passing and not held.wait.is_at_its_end(now.epoch)}
             self._ask_all({held: None for held in self._held if held not in waiters}, now)
+        if not isinstance(answer, (Thread, CapyRequestError)):
+            # It may be the fault of what is shared: alone, each finds out for itself.
+            log.warning("A shared look at thread %s broke, whose waits go on alone: %r", thread_id, answer)
+            for waiter in waiters:
+                self._broke(waiter, None)
+            return
         for waiter in waiters:
             self._unplan(waiter)
             waiter.seen_at = now.loop
@@ -268,7 +274,7 @@ class Poll:
                 self._file(waiter, waiter.list_key, now)
                 self._go_on(waiter, step, now)
 
-    def _judged(self, waiter: Waiter, answer: Thread | Exception, sent: float, now: Now) -> Step:
+    def _judged(self, waiter: Waiter, answer: Thread | CapyRequestError, sent: float, now: Now) -> Step:
         if isinstance(answer, Thread):
             waiter.fetched_at = now.loop
             if waiter.is_sample and waiter.key is not None:
@@ -276,9 +282,6 @@ class Poll:
                 a_list.samples = max(a_list.samples // 2, 1) if is_true else 2 * a_list.samples
             waiter.is_sample = False
             return waiter.fetched(answer, now.epoch)
-        if not isinstance(answer, CapyRequestError):
-            # One object that many raise gathers all of their tracebacks.
-            raise CapyError(f"{type(answer).__name__}: {answer}")
         is_out_of_sight = self._away_since is not None and self.size > FEW
         if not is_passing(answer):
             return waiter.failed(answer, now.epoch)

@@ -66,10 +66,10 @@ class Waiter:
         """Return the next step that has something to say: a line, an event, a pull request; in between, sleep.
 
         Returns:
-            ``None`` when the poll is no more, and the wait has to go on alone.
+            ``None`` when the poll broke, for this wait or for all, which has to go on alone.
 
         Raises:
-            Exception: what the look or the judgement of this very wait raised.
+            Exception: what the judgement of this very wait raised.
         """
         while not self._inbox:
             self._waker = asyncio.get_running_loop().create_future()

@@ -160,6 +160,23 @@ def test_a_thread_whose_get_always_fails_ends_its_own_wait_only() -> None:
     assert waiters[7].event.outcome is Outcome.POLL_FAILED
 
 
+def test_a_look_that_breaks_ends_nobody_who_shares_it() -> None:
+    class Breaking(FakeCapy):
+        is_broken = False
+
+        async def _once(self, call: Any) -> Any:
+            if call.thread_id == "t1" and not self.is_broken:
+                self.is_broken = True
+                raise RuntimeError("the client has been closed")
+            return await super()._once(call)
+
+    capy = Breaking({f"t{number}": settling(60.0) for number in range(5)})
+    waiters = [*crowd(5, project=None), Waiter("t1", project=None)]
+    watch(capy, waiters, 200.0)
+    assert {waiter.thread_id for waiter in waiters if waiter.is_alone} == {"t1"}
+    assert [waiter.event and waiter.event.outcome for waiter in waiters] == [Outcome.READY] * 6
+
+
 def test_an_outage_of_answers_that_hang_ends_waits_as_soon_as_alone() -> None:
     class Hanging(FakeCapy):
         async def _once(self, call: Any) -> Any:
