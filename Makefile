@@ -10,7 +10,7 @@ SERVICES_INSTALLED := $(SERVICES)/.installed
 SIDE_BY_SIDE := --numprocesses 6 --dist worksteal
 
 .PHONY: help install lint format types test test-unit test-e2e services test-crash cancel-matrix cancel-selection \
-	sequences outages demo airflow bench bench-triggerer bench-ends bench-mass soak build package-check clean
+	sequences schedules outages demo airflow bench bench-triggerer bench-ends bench-mass soak build package-check clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ cancel-selection: services ## the part of it that every change has to pass
 
 sequences: $(INSTALLED) ## ten thousand sequences of answers, and every fault in every place of every answer: about ten minutes
 	CAPY_SEQUENCES=10000 CAPY_FUZZ=all $(BIN)/python -m pytest tests/property/test_sequences.py tests/property/test_answers_fuzzed.py
+
+schedules: $(INSTALLED) ## ten thousand worlds of waits that share a poll, each beside the same alone: about ten minutes
+	CAPY_SCHEDULES=10000 $(BIN)/python -m pytest --numprocesses 2 tests/property/test_as_well_off_as_alone.py
 
 outages: services ## Capy gone for 1, 5 and 30 minutes under every way of waiting; ARGS=--write keeps it in RELIABILITY.md
 	$(SERVICES)/bin/python -m tests.outages $(ARGS)

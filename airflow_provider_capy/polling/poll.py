@@ -262,7 +262,9 @@ class Poll:
             self._is_away(thread_id, answer, sent, now)
         elif isinstance(answer, (Thread, CapyAPIError)):
             self._is_there(sent, now)
-        waiters = dict.fromkeys(self._waiters.get(thread_id, ()))
+        # A failure is no look of those who did not ask: two waits on one thread would keep each other awake.
+        mates = self._waiters.get(thread_id, ())
+        waiters = {mate: None for mate in mates if not (passing and mate.ticket) or mate in self._held}
         if self._probe == thread_id:
             self._probe = ""
             # Its failure is the look of all who were held for it, but of those who may ask once more.

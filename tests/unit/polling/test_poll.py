@@ -177,6 +177,14 @@ def test_a_look_that_breaks_ends_nobody_who_shares_it() -> None:
     assert [waiter.event and waiter.event.outcome for waiter in waiters] == [Outcome.READY] * 6
 
 
+def test_waits_on_the_same_thread_do_not_keep_each_other_awake_in_an_outage() -> None:
+    capy = FakeCapy({"t0": settling(60.0)}, faults=[(20.0, 720.0, "down")])
+    waiters = [Waiter("t0", interval=interval, tolerated=3600.0) for interval in (5.0, 10.0)]
+    watch(capy, waiters, 2000.0)
+    assert [waiter.event.outcome for waiter in waiters] == [Outcome.READY] * 2
+    assert sum(not request.ok for request in capy.requests) < 150
+
+
 def test_an_outage_of_answers_that_hang_ends_waits_as_soon_as_alone() -> None:
     class Hanging(FakeCapy):
         async def _once(self, call: Any) -> Any:
