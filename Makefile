@@ -8,9 +8,11 @@ SERVICES_INSTALLED := $(SERVICES)/.installed
 
 # Most of these tests wait: more of them than there are cores go side by side.
 SIDE_BY_SIDE := --numprocesses 6 --dist worksteal
+# These watch the clock, so that nothing runs beside them.
+ONE_BY_ONE := tests/unit/polling/test_small_delays.py tests/unit/polling/test_small_failures.py
 
 .PHONY: help install lint format types test test-unit test-e2e services test-crash cancel-matrix cancel-selection \
-	sequences outages demo airflow bench bench-triggerer bench-ends bench-mass soak build package-check clean
+	sequences schedules outages demo airflow bench bench-triggerer bench-ends bench-mass soak build package-check clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -36,12 +38,13 @@ types: $(INSTALLED) ## mypy, strict
 
 test: $(INSTALLED) ## every test, the ones in a real Airflow included
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report= --ignore tests/e2e
-	$(BIN)/python -m pytest --cov --cov-append --cov-report= tests/e2e
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report= --ignore tests/e2e --ignore-glob '*/test_small_*'
+	$(BIN)/python -m pytest --cov --cov-append --cov-report= $(ONE_BY_ONE) tests/e2e
 	$(BIN)/coverage report
 
 test-unit: $(INSTALLED) ## the quick ones: no Airflow processes
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/unit tests/contract
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/unit tests/contract --ignore-glob '*/test_small_*'
+	$(BIN)/python -m pytest $(ONE_BY_ONE)
 
 test-e2e: $(INSTALLED) ## only the ones in a real Airflow
 	$(BIN)/python -m pytest tests/e2e
@@ -67,6 +70,9 @@ cancel-selection: services ## the part of it that every change has to pass
 
 sequences: $(INSTALLED) ## ten thousand sequences of answers, and every fault in every place of every answer: about ten minutes
 	CAPY_SEQUENCES=10000 CAPY_FUZZ=all $(BIN)/python -m pytest tests/property/test_sequences.py tests/property/test_answers_fuzzed.py
+
+schedules: $(INSTALLED) ## ten thousand worlds of waits that share a poll, each beside the same alone: about ten minutes
+	CAPY_SCHEDULES=10000 $(BIN)/python -m pytest --numprocesses 2 tests/property/test_as_well_off_as_alone.py
 
 outages: services ## Capy gone for 1, 5 and 30 minutes under every way of waiting; ARGS=--write keeps it in RELIABILITY.md
 	$(SERVICES)/bin/python -m tests.outages $(ARGS)

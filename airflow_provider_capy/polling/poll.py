@@ -262,7 +262,9 @@ class Poll:
             self._is_away(thread_id, answer, sent, now)
         elif isinstance(answer, (Thread, CapyAPIError)):
             self._is_there(sent, now)
-        waiters = dict.fromkeys(self._waiters.get(thread_id, ()))
+        # A failure is no look of those who did not ask: two waits on one thread would keep each other awake.
+        mates = self._waiters.get(thread_id, ())
+        waiters = {mate: None for mate in mates if not (passing and mate.ticket) or mate in self._held}
         if self._probe == thread_id:
             self._probe = ""
             # Its failure is the look of all who were held for it, but of those who may ask once more.
@@ -272,14 +274,14 @@ class Poll:
             self._unplan(waiter)
             waiter.seen_at = now.loop
             try:
-                step = self._judged(waiter, answer, now)
+                step = self._judged(waiter, answer, sent, now)
             except Exception as error:  # noqa: BLE001 - one odd thread must not end the wait for the others
                 self._broke(waiter, error)
             else:
                 self._file(waiter, waiter.list_key, now)
                 self._go_on(waiter, step, now)
 
-    def _judged(self, waiter: Waiter, answer: Thread | Exception, now: Now) -> Step:
+    def _judged(self, waiter: Waiter, answer: Thread | Exception, sent: float, now: Now) -> Step:
         if isinstance(answer, Thread):
             waiter.fetched_at = now.loop
             if waiter.is_sample and waiter.key is not None:
@@ -292,9 +294,11 @@ class Poll:
         is_out_of_sight = self._away_since is not None and self.size > FEW
         if not is_passing(answer):
             return waiter.failed(answer, now.epoch)
-        # Asked once more before the look counts as failed, as often as a wait of its own would.
+        # Asked once more before the look counts as failed, as often and for as long as a wait of its own would.
+        waiter.tried_since = waiter.tried_since if waiter.attempts else sent
         pause = wait_before(waiter.attempts + 1, answer, self._limits, self._draw)
-        is_last = waiter.attempts + 1 >= self._limits.attempts or pause > self._limits.total
+        took = now.loop - waiter.tried_since
+        is_last = waiter.attempts + 1 >= self._limits.attempts or took + pause > self._limits.total
         if is_last or waiter.wait.is_at_its_end(now.epoch):
             return waiter.failed(answer, now.epoch, muted=is_out_of_sight)
         return waiter.tries_again(pause)

@@ -44,14 +44,14 @@ class Waiter:
         is_sample: whether that GET is to be compared with what a page has just shown.
         seen_at, fetched_at: of the last look (``None`` before the first), and of the last GET.
         missed: how often its list did not show it.
-        attempts: GETs of the current look that failed.
+        attempts, tried_since: GETs of the current look that failed, and when the first one of them was sent.
     """
 
     def __init__(self, wait: Wait, project_id: str | None) -> None:
         self.wait = wait
         self.interval = wait.poll_interval
         self.key: ListKey | None = None
-        self.due = self.fetched_at = self.filed_at = 0.0
+        self.due = self.fetched_at = self.filed_at = self.tried_since = 0.0
         self.ticket = self.missed = self.attempts = 0
         self.is_sharp = self.is_sample = False
         self.seen_at: float | None = None

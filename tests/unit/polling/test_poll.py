@@ -161,6 +161,45 @@ def test_a_thread_whose_get_always_fails_ends_its_own_wait_only() -> None:
     assert waiters[7].event.outcome is Outcome.POLL_FAILED
 
 
+def test_a_look_that_breaks_ends_nobody_who_shares_it() -> None:
+    class Breaking(FakeCapy):
+        is_broken = False
+
+        async def _once(self, call: Any) -> Any:
+            if call.thread_id == "t1" and not self.is_broken:
+                self.is_broken = True
+                raise RuntimeError("the client has been closed")
+            return await super()._once(call)
+
+    capy = Breaking({f"t{number}": settling(60.0) for number in range(5)})
+    waiters = [*crowd(5, project=None), Waiter("t1", project=None)]
+    watch(capy, waiters, 200.0)
+    assert {waiter.thread_id for waiter in waiters if waiter.is_alone} == {"t1"}
+    assert [waiter.event and waiter.event.outcome for waiter in waiters] == [Outcome.READY] * 6
+
+
+def test_waits_on_the_same_thread_do_not_keep_each_other_awake_in_an_outage() -> None:
+    capy = FakeCapy({"t0": settling(60.0)}, faults=[(20.0, 720.0, "down")])
+    waiters = [Waiter("t0", interval=interval, tolerated=3600.0) for interval in (5.0, 10.0)]
+    watch(capy, waiters, 2000.0)
+    assert [waiter.event.outcome for waiter in waiters] == [Outcome.READY] * 2
+    assert sum(not request.ok for request in capy.requests) < 150
+
+
+def test_an_outage_of_answers_that_hang_ends_waits_as_soon_as_alone() -> None:
+    class Hanging(FakeCapy):
+        async def _once(self, call: Any) -> Any:
+            await asyncio.sleep(65.0 if virtual.now() > 10.0 else 0.0)
+            return await super()._once(call)
+
+    capy = Hanging({f"t{number}": RUNNING for number in range(8)}, faults=[(10.0, 1e9, "down")])
+    waiters = crowd(8, interval=1.0, tolerated=30.0)
+    watch(capy, waiters, 2000.0)
+    assert {waiter.event.outcome for waiter in waiters} == {Outcome.POLL_FAILED}
+    # A look that took longer than one may take is not made once more: one that fails, and another one.
+    assert max(waiter.ended for waiter in waiters) < 10.0 + 4 * 65.0
+
+
 @pytest.mark.parametrize("what", ["limit", "down"])
 def test_a_failing_server_slows_all_down_and_is_told_once(what: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import AsyncRetrying
 
+from airflow_provider_capy.api import calls
 from airflow_provider_capy.api.models import Thread
 from airflow_provider_capy.api.retry import RetryLimits, policy
 from airflow_provider_capy.api.settings import ClientSettings
@@ -285,11 +286,23 @@ class Triggerer:
                     if step.line:
                         waiter.lines.append(step.line)
                     waiter.event = step.event
-                waiter.is_alone = waiter.event is None
+            if waiter.event is None:
+                await self.alone(wait, waiter)
         except Exception as error:  # noqa: BLE001 - for the test to look at
             waiter.error = error
         finally:
             waiter.ended = now()
+
+    async def alone(self, wait: Wait, waiter: Waiter) -> None:
+        """Go on as a trigger does that nobody shares with any more."""
+        waiter.is_alone = True
+        while waiter.event is None:
+            try:
+                step = wait.saw(await self.capy.send(calls.get_thread(wait.thread_id)), epoch())
+            except CapyRequestError as error:
+                step = wait.failed(error, epoch())
+            waiter.event = step.event
+            await asyncio.sleep(0.0 if step.event else step.look_again_in)
 
     async def run(self, waiters: list[Waiter], until: float) -> None:
         """Let all of them wait, cancel those that leave early, and everybody else at the end."""
