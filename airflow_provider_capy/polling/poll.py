@@ -134,7 +134,7 @@ class Poll:
             # One that failed before may be the only one that fails.
             waiter = min(self._held, key=lambda held: held.wait.thread_id in self._failing)
             self._probe = waiter.wait.thread_id
-            self._unplan(waiter)
+            del self._held[waiter]
             self._enqueue(self._probe, now, first=True)
         while self._pages and self._reading < max(self._in_flight // 4, 1):
             self._reading += 1
@@ -172,6 +172,7 @@ class Poll:
     def _ask(self, waiter: Waiter, now: Now, *, sharp: bool = False) -> None:
         """Have a thread fetched when it is its turn; in an outage, when a probe was answered."""
         self._unplan(waiter)
+        waiter.is_asking = True
         waiter.is_sharp |= sharp
         is_at_its_end = waiter.wait.is_at_its_end(now.epoch)
         if not is_at_its_end:
@@ -214,7 +215,7 @@ class Poll:
             heapify(self._plan)
 
     def _unplan(self, waiter: Waiter) -> None:
-        waiter.ticket = 0
+        waiter.ticket, waiter.is_asking = 0, False
         self._held.pop(waiter, None)
         if waiter.key is not None:
             self._lists[waiter.key].due.pop(waiter, None)
@@ -264,7 +265,7 @@ class Poll:
             self._is_there(sent, now)
         # A failure is no look of those who did not ask: two waits on one thread would keep each other awake.
         mates = self._waiters.get(thread_id, ())
-        waiters = {mate: None for mate in mates if not (passing and mate.ticket) or mate in self._held}
+        waiters = {mate: None for mate in mates if mate.is_asking or not passing}
         if self._probe == thread_id:
             self._probe = ""
             # Its failure is the look of all who were held for it, but of those who may ask once more.

@@ -361,3 +361,11 @@ def test_a_slow_capy_is_asked_as_much_at_once_as_keeps_looks_on_time(
     assert max(times[0] for times in looks.values()) < 20.0
     assert max(after - before for times in looks.values() for before, after in pairwise(times)) < 1.3 * 30.0
     assert capy.busiest <= 32
+
+
+def test_a_get_that_fails_is_made_again_although_a_deadline_is_kept_meanwhile() -> None:
+    capy = FakeCapy({"t0": settling(50.0)}, faults=[(5.0, 20.0, "t0")])
+    [waiter] = waiters = crowd(1, deadline=800.0)
+    watch(capy, waiters, 900.0)
+    assert waiter.event.outcome is Outcome.READY
+    assert waiter.ended < 80.0
