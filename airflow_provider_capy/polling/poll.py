@@ -37,7 +37,7 @@ GATHER = 0.1
 FETCHED_WITHIN = 1800.0
 # A page keeps looks waiting for an interval, and for so many seconds at the most.
 PATIENCE = 5.0
-# As many GETs are in flight as drain what waits for one within this share of the shortest interval,
+# As many GETs are in flight as drain what waits for one within this share of the shortest interval, or those two seconds,
 DRAIN = 0.25
 # and one that takes so many seconds keeps no others waiting.
 HANGS = 1.0
@@ -145,7 +145,7 @@ class Poll:
             yield thread_id
 
     def _slots(self, now: float) -> int:
-        drain = max(DRAIN * self._shortest, 0.01)
+        drain = max(min(DRAIN * self._shortest, FIRST_LOOK_WITHIN), 0.01)
         is_late = now - next(iter(self._queue.values())) > max(drain, HANGS)
         wanted = ceil(len(self._queue) * (self._seconds if is_late else self._seconds_each) / drain)
         hanging = sum(sent < now - HANGS for sent in self._asked.values())

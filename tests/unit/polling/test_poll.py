@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -344,3 +345,19 @@ def test_a_page_takes_no_second_look_away_from_another_wait_on_the_same_thread()
         Outcome.BLOCKED,
     ]
     assert max(waiter.ended for waiter in waiters[21:]) < 50.0
+
+
+@pytest.mark.parametrize("latency", [0.3, 0.9])
+def test_a_slow_capy_is_asked_as_much_at_once_as_keeps_looks_on_time(
+    monkeypatch: pytest.MonkeyPatch, latency: float
+) -> None:
+    monkeypatch.setattr(virtual, "LATENCY", latency)
+    lives = {f"t{number}": Life([(0.0, {"runState": "running"})], project=f"p{number}") for number in range(400)}
+    capy = FakeCapy(lives)
+    watch(capy, [Waiter(f"t{number}", interval=30.0, project=f"p{number}") for number in range(400)], 400.0)
+    looks: dict[str | None, list[float]] = {}
+    for request in capy.requests:
+        looks.setdefault(request.thread_id, []).append(request.at)
+    assert max(times[0] for times in looks.values()) < 20.0
+    assert max(after - before for times in looks.values() for before, after in pairwise(times)) < 1.3 * 30.0
+    assert capy.busiest <= 32

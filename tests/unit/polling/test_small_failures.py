@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_provider_capy.api.client import AsyncCapyClient
 from airflow_provider_capy.hooks import look_ups
 from airflow_provider_capy.hooks.capy import CapyHook
+from airflow_provider_capy.polling.lists import Walk
 from airflow_provider_capy.polling.poll import Poll
 from airflow_provider_capy.polling.registry import registry
+from airflow_provider_capy.polling.waiter import Waiter
 from airflow_provider_capy.triggers import thread
 from tests.unit.api.servers import undecryptable
 from tests.unit.polling.scripted import INTERVAL, Asked, Line, ScriptedCapy, latest, outcomes, wait_for, wait_for_all
@@ -208,4 +212,29 @@ async def test_whoever_comes_after_a_poll_broke_has_one_that_works(
     ended = await wait_for_all(ids[15:])
     assert outcomes([*ended, *await asyncio.gather(*first)]) == {"ready": 30}
     assert capy.pages() >= 1
+    assert registry().is_empty
+
+
+async def test_thousands_of_waits_that_come_and_go_leave_nothing(capy: ScriptedCapy) -> None:
+    ids = capy.threads(50)
+    process = psutil.Process()
+
+    async def come_and_go(rounds: int) -> tuple[int, int, int]:
+        for turn in range(rounds):
+            waits = [asyncio.ensure_future(wait_for(ids[number % 50])) for number in range(200)]
+            await asyncio.sleep((0.0, 0.05, 0.3)[turn % 3])
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        while capy.open:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+        # What was cancelled holds what it was doing, until something else is awaited.
+        del waits
+        await asyncio.sleep(0)
+        gc.collect()
+        left = sum(isinstance(one, (Waiter, Poll, Walk)) for one in gc.get_objects())
+        return len(asyncio.all_tasks()), process.num_fds(), left
+
+    before = await come_and_go(3)
+    assert await come_and_go(15) == before
     assert registry().is_empty
