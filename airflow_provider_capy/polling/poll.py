@@ -135,7 +135,7 @@ class Poll:
             waiter = min(self._held, key=lambda held: held.wait.thread_id in self._failing)
             self._probe = waiter.wait.thread_id
             self._unplan(waiter)
-            self._enqueue(self._probe, now, first=True)
+            self._enqueue(waiter, now, first=True)
         while self._pages and self._reading < max(self._in_flight // 4, 1):
             self._reading += 1
             yield self._pages.popitem(last=False)[0]
@@ -177,7 +177,7 @@ class Poll:
         if not is_at_its_end:
             self._keep_deadline(waiter, now)
         if self._away_since is None or is_at_its_end:
-            self._enqueue(waiter.wait.thread_id, now, first=is_at_its_end)
+            self._enqueue(waiter, now, first=is_at_its_end)
             return
         self._held[waiter] = None
         if waiter.seen_at is None:
@@ -193,7 +193,8 @@ class Poll:
         if waiter.wait.deadline is not None:
             self._plan_at(inf, waiter, now)
 
-    def _enqueue(self, thread_id: str, now: Now, *, first: bool) -> None:
+    def _enqueue(self, waiter: Waiter, now: Now, *, first: bool) -> None:
+        waiter.is_asking, thread_id = True, waiter.wait.thread_id
         if thread_id not in self._asked:
             self._queue.setdefault(thread_id, now.loop)
             if first:
@@ -214,7 +215,7 @@ class Poll:
             heapify(self._plan)
 
     def _unplan(self, waiter: Waiter) -> None:
-        waiter.ticket = 0
+        waiter.ticket, waiter.is_asking = 0, False
         self._held.pop(waiter, None)
         if waiter.key is not None:
             self._lists[waiter.key].due.pop(waiter, None)
@@ -264,7 +265,7 @@ class Poll:
             self._is_there(sent, now)
         # A failure is no look of those who did not ask: two waits on one thread would keep each other awake.
         mates = self._waiters.get(thread_id, ())
-        waiters = {mate: None for mate in mates if not (passing and mate.ticket) or mate in self._held}
+        waiters = {mate: None for mate in mates if mate.is_asking or not passing}
         if self._probe == thread_id:
             self._probe = ""
             # Its failure is the look of all who were held for it, but of those who may ask once more.
