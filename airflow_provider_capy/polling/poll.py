@@ -134,8 +134,8 @@ class Poll:
             # One that failed before may be the only one that fails.
             waiter = min(self._held, key=lambda held: held.wait.thread_id in self._failing)
             self._probe = waiter.wait.thread_id
-            del self._held[waiter]
-            self._enqueue(self._probe, now, first=True)
+            self._unplan(waiter)
+            self._enqueue(waiter, now, first=True)
         while self._pages and self._reading < max(self._in_flight // 4, 1):
             self._reading += 1
             yield self._pages.popitem(last=False)[0]
@@ -172,13 +172,12 @@ class Poll:
     def _ask(self, waiter: Waiter, now: Now, *, sharp: bool = False) -> None:
         """Have a thread fetched when it is its turn; in an outage, when a probe was answered."""
         self._unplan(waiter)
-        waiter.is_asking = True
         waiter.is_sharp |= sharp
         is_at_its_end = waiter.wait.is_at_its_end(now.epoch)
         if not is_at_its_end:
             self._keep_deadline(waiter, now)
         if self._away_since is None or is_at_its_end:
-            self._enqueue(waiter.wait.thread_id, now, first=is_at_its_end)
+            self._enqueue(waiter, now, first=is_at_its_end)
             return
         self._held[waiter] = None
         if waiter.seen_at is None:
@@ -194,7 +193,8 @@ class Poll:
         if waiter.wait.deadline is not None:
             self._plan_at(inf, waiter, now)
 
-    def _enqueue(self, thread_id: str, now: Now, *, first: bool) -> None:
+    def _enqueue(self, waiter: Waiter, now: Now, *, first: bool) -> None:
+        waiter.is_asking, thread_id = True, waiter.wait.thread_id
         if thread_id not in self._asked:
             self._queue.setdefault(thread_id, now.loop)
             if first:

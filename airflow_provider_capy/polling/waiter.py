@@ -40,9 +40,9 @@ class Waiter:
     Attributes:
         key, filed_at: the list that should show it (``None`` while it is asked for singly), and since when.
         due, ticket: when the next look is due, and its place in the plan; 0 while none is planned.
-        is_sharp: whether that look is a GET that gathers with nobody: a second look, a deadline.
-        is_asking: whether a GET is to be made or under way for it; its plan is then that of its deadline.
-        is_sample: whether that GET is to be compared with what a page has just shown.
+        is_asking: whether its thread is being asked for on its behalf.
+        is_sharp: whether the next look is a GET that gathers with nobody: a second look, a deadline.
+        is_sample: whether it is a GET that is to be compared with what a page has just shown.
         seen_at, fetched_at: of the last look (``None`` before the first), and of the last GET.
         missed: how often its list did not show it.
         attempts, tried_since: GETs of the current look that failed, and when the first one of them was sent.
@@ -54,7 +54,7 @@ class Waiter:
         self.key: ListKey | None = None
         self.due = self.fetched_at = self.filed_at = self.tried_since = 0.0
         self.ticket = self.missed = self.attempts = 0
-        self.is_sharp = self.is_sample = self.is_asking = False
+        self.is_asking = self.is_sharp = self.is_sample = False
         self.seen_at: float | None = None
         # A thread that nobody has seen yet is most likely at work, and started by us.
         self._project_id, self._status, self._link = project_id, "active", ""

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_capy.api.retry import RetryLimits
-from airflow_provider_capy.exceptions import api_error_class
 from airflow_provider_capy.lifecycle import START_RACE_SECONDS
 from airflow_provider_capy.polling.poll import FETCHED_WITHIN
 from airflow_provider_capy.waiting import JITTER, LONGEST_OUTAGE_PAUSE
 from tests.property.two_ways import live, triggerer
-from tests.property.worlds import AT_REST, NOES, RAW, SHORT_NO, Fault, draw_world
+from tests.property.worlds import AT_REST, RAW, SHORT_NO, Fault, draw_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +35,6 @@ pytestmark = pytest.mark.timeout(120 + SCHEDULES)
 ATTEMPTS = RetryLimits().attempts
 # Seconds: a page keeps looks waiting for 5, first looks and the probe of an outage come within 2, second looks within 3.
 MOMENTS = 5.0 + 2.0 + 3.0
-REFUSALS = {api_error_class(status).__name__ for status in NOES}
 
 
 def latest(world: World, wait: Planned, alone: float) -> float:
@@ -89,7 +87,10 @@ def covered(faults: list[Fault], until: float) -> float:
 def difference(world: World, wait: Planned, shared: Ended, alone: Ended) -> str:
     """Say in which way a wait was worse off with others than alone; empty when it was not."""
     # Who left, or gave up for something that passed, was not better off: what the other one came to is only to be true.
-    passed = alone.outcome == "poll_failed" and alone.failure not in REFUSALS
+    lasting = [
+        fault for fault in world.faults if isinstance(fault.what, int) and fault.ends == inf and fault.concerns(wait)
+    ]
+    passed = alone.outcome == "poll_failed" and not lasting and world.rotations.get(wait.conn, 0.0) < inf
     last = inf if passed or not alone.outcome else latest(world, wait, alone.at)
     since, state = world.lives[wait.thread_id].steps[-1]
     if shared.error is not None:
@@ -163,8 +164,12 @@ def check(world: World) -> None:
 
 
 def most_requests(world: World, shared: Lived, alone: Lived) -> float:
-    """A quarter more than alone; for each wait the pages that come to nothing and some second looks, and what it is longer."""
-    most = 1.25 * len(alone.requests)
+    """A quarter more than alone; for each wait the pages that come to nothing and some second looks, and what it is longer.
+
+    What a client does not send again, the poll asks for once more as it does after any other failure.
+    """
+    is_sent_once = any(fault.what in {"stranger", "certificate"} for fault in world.faults)
+    most = (ATTEMPTS if is_sent_once else 1.25) * len(alone.requests)
     for wait, with_others, on_its_own in zip(world.waits, shared.ends, alone.ends, strict=True):
         longer = min(with_others.at, world.until) - min(on_its_own.at, world.until)
         most += 20.0 + ATTEMPTS * max(longer, 0.0) / wait.interval

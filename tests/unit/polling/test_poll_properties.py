@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 from zlib import crc32
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_capy.lifecycle import START_RACE_SECONDS, Outcome, Policy
+from airflow_provider_capy.polling.poll import Now, Poll
 from tests.unit.polling.virtual import FakeCapy, Life, Triggerer, Waiter, plain_looks, run
 
 HORIZON = 400.0
@@ -198,3 +200,24 @@ def test_few_requests_are_in_flight(world: tuple[FakeCapy, list[Waiter], int]) -
     capy, _, _ = live(world)
     # One client serves the projects of a connection: each has one page and up to seven GETs, here of at most two.
     assert capy.busiest <= 3 * 8
+
+
+@worldly
+@given(worlds())
+def test_nobody_is_ever_forgotten(world: tuple[FakeCapy, list[Waiter], int]) -> None:
+    tick = Poll.tick
+
+    def checked(poll: Poll, now: Now) -> Any:
+        yield from tick(poll, now)
+        asked_for = {*poll._queue, *poll._asked}
+        for thread_id, waiters in poll._waiters.items():
+            for waiter in waiters:
+                is_due = waiter.key is not None and waiter in poll._lists[waiter.key].due
+                assert waiter.ticket or is_due or waiter in poll._held or (waiter.is_asking and thread_id in asked_for)
+        for a_list in poll._lists.values():
+            # Who waits for a walk has one, which ends, or a time at which it asks for itself.
+            assert a_list.walk is not None or all(waiter.ticket for waiter in a_list.due)
+
+    with mock.patch.object(Poll, "tick", checked):
+        _, waiting, _ = live(world)
+    assert not any(waiter.is_alone for waiter in waiting)
