@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 NAMES = ("supervisor", "runner")
 ROOT = Path(__file__).parents[2]
-ROWS = {"sleep": True, "capy": True, "capy_alone": False}
+ROWS = {"sleep": True, "capy": True, "capy_alone": False, "capy_sealed": True}
+# Seconds from its start during which a triggerer of the last row is told by its secrets backend that there is no connection.
+SEALED_FOR = 25.0
 INTERVAL = 10.0
 INTERVALS = 3
 # Seconds within which all settle.
@@ -59,6 +61,17 @@ class Sleeper(BaseTrigger):
     async def run(self):
         await asyncio.sleep(max(self.until - time.time(), 0))
         yield TriggerEvent({"outcome": "ready"})
+"""
+SECRETS = """\
+import os, time
+from airflow.secrets import BaseSecretsBackend
+
+
+class Sealed(BaseSecretsBackend):
+    def get_conn_value(self, conn_id, team_name=None):
+        if time.time() < float(os.environ["BENCH_OPENS_AT"]):
+            raise RuntimeError("the vault is sealed")
+        return os.environ["BENCH_CONNECTION"] if conn_id == "capy_default" else None
 """
 # Paused: the scheduler must not touch the run, which the database turns into a deferred one.
 DAG = """\
@@ -109,8 +122,10 @@ def lab(waits: int) -> Iterator[Lab]:
     """Run PostgreSQL, an emulator and an Airflow, of which only the API server goes on."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for folder, name, code in (("dags", "waits.py", DAG), ("modules", "bench_sleeper.py", SLEEPER)):
-            (home / folder).mkdir()
+        for folder, name, code in (
+            ("dags", "waits.py", DAG), ("modules", "bench_sleeper.py", SLEEPER), ("modules", "bench_secrets.py", SECRETS)
+        ):  # fmt: skip
+            (home / folder).mkdir(exist_ok=True)
             (home / folder / name).write_text(code.replace("WAITS", str(waits)).replace("INTERVAL", str(INTERVAL)))
         capy = stack.enter_context(EmulatorProcess()).control
         url = stack.enter_context(Postgres()).url("airflow")
@@ -243,6 +258,14 @@ def triggers_of(lab: Lab, threads: list[str], wake: float) -> list[tuple[str, di
     return [("bench_sleeper.Sleeper", {"until": wake + number * step}) for number in range(lab.waits)]
 
 
+def seal(lab: Lab) -> None:
+    """Let the next triggerer have its connection from a secrets backend that fails at first, as after a restart of everything."""
+    env = lab.triggerer._env
+    env["BENCH_CONNECTION"] = env.pop("AIRFLOW_CONN_CAPY_DEFAULT")
+    env["BENCH_OPENS_AT"] = str(time.time() + SEALED_FOR)
+    env["AIRFLOW__SECRETS__BACKEND"] = "bench_secrets.Sealed"
+
+
 def measure(lab: Lab, row: str) -> dict[str, Any]:
     """Measure one row."""
     lab.capy.reset()
@@ -251,9 +274,14 @@ def measure(lab: Lab, row: str) -> dict[str, Any]:
     defer(lab, row, triggers_of(lab, threads, wake))
     requests, already, found = Requests(lab.capy), len(lab.triggerer.log_text()), {"row": row}
     lab.triggerer._env["AIRFLOW__CAPY__SHARED_POLLER"] = str(ROWS[row])
+    if row == "capy_sealed":
+        seal(lab)
     try:
         watch = watch_the_start(lab, row)
         time.sleep(2 * INTERVAL if threads else INTERVAL)
+        if row == "capy_sealed":
+            # A look-up that failed is made again after 5, 10, 10 ... seconds.
+            time.sleep(SEALED_FOR + INTERVAL)
         first, *_, last = started(lab, row)
         found |= {"boot": first - watch.born, "pick_up": last - first, "at_first": requests.new()}
         for name, before, after in zip(NAMES, watch.cpu(first), watch.cpu(last), strict=True):
