@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from airflow_provider_capy.api.settings import ClientSettings
 
 T = TypeVar("T")
+# A look-up that takes longer counts as failed, and requests are under way no longer than so with what was replaced (seconds).
+LONGEST, IN_USE = 60.0, 600.0
 
 
 class HookClient(CapyClient):
@@ -74,7 +76,7 @@ class AsyncHookClient(AsyncCapyClient):
         self._looking = asyncio.Lock()
         self._looked_up_at = 0.0
         # Requests of others may still be under way with them.
-        self._replaced: list[httpx.AsyncClient] = []
+        self._replaced: list[tuple[float, httpx.AsyncClient]] = []
 
     async def send(self, call: Call[T], retry: RetryLimits | None = None) -> T:
         """See :meth:`~airflow_provider_capy.api.CapyClient.send`."""
@@ -90,20 +92,26 @@ class AsyncHookClient(AsyncCapyClient):
         async with self._looking:
             if self.settings is settings and self._looked_up_at < began:
                 try:
-                    if (found := await self._look_up()) != settings:
+                    if (found := await asyncio.wait_for(self._look_up(), LONGEST)) != settings:
                         before = self._http
                         super().__init__(found, limits=self._limits)
-                        self._replaced.append(before)
+                        self._replaced.append((time.monotonic(), before))
                 except Exception as failure:
                     self._looked_up_at = time.monotonic()
                     raise _told(refused, failure) from failure
                 self._looked_up_at = time.monotonic()
+                await self._close_the_old()
             return self.settings is not settings
 
     async def close(self) -> None:
         """Close the connections."""
-        for http in (*self._replaced, self._http):
+        for _, http in self._replaced:
             await http.aclose()
+        await self._http.aclose()
+
+    async def _close_the_old(self) -> None:
+        while self._replaced and self._replaced[0][0] < time.monotonic() - IN_USE:
+            await self._replaced.pop(0)[1].aclose()
 
 
 def _told(refused: CapyUnauthorizedError, failure: Any) -> CapyUnauthorizedError:

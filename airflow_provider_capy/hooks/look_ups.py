@@ -12,6 +12,8 @@ from airflow_provider_capy.hooks.capy import CapyHook
 # How long a connection that was looked up serves new waits, and a failed look-up those who ask for it again (seconds).
 KNOWN_FOR = 300.0
 FAILED_FOR = 4.0
+# A look-up that takes longer counts as failed (seconds); the first one of a triggerer takes up to 20.
+LONGEST = 60.0
 
 
 class LookUps:
@@ -44,8 +46,10 @@ class LookUps:
         found: CapyHook | CapyError = CapyLookUpError(f"Looking the connection {conn_id!r} up was broken off")
         lasts = FAILED_FOR
         try:
-            await hook.asettings()
+            await asyncio.wait_for(hook.asettings(), LONGEST)
             found, lasts = hook, KNOWN_FOR
+        except asyncio.TimeoutError:
+            found = CapyLookUpError(f"The connection {conn_id!r} could not be looked up within {LONGEST:.0f} s")
         except CapyError as error:
             found = error.with_traceback(None)
         finally:

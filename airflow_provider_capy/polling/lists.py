@@ -89,7 +89,7 @@ class Walk:
 
     Attributes:
         of: the list.
-        began: loop time.
+        began, asked_at: loop times, of its start and of its last request.
         ticket: the place in the plan of the moment at which nobody waits for it any more.
         is_late: whether that has come.
         cursor: of the next page; empty for the first one, and after the last one.
@@ -98,6 +98,7 @@ class Walk:
 
     of: List
     began: float
+    asked_at: float = 0.0
     ticket: int = 0
     is_late: bool = False
     cursor: str = ""

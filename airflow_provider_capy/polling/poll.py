@@ -58,7 +58,7 @@ class Poll:
     Args:
         limits: how patient one look is.
         draw: gives a number in [0, 1).
-        in_flight: how many GETs may be under way, and a quarter as many pages.
+        in_flight: how many GETs may be under way, a quarter as many pages, and three times as many GETs that hang.
 
     Attributes:
         size: how many waits there are.
@@ -75,10 +75,12 @@ class Poll:
         self._queue: OrderedDict[str, float] = OrderedDict()
         self._asked: dict[str, float] = {}
         self._reading, self._seconds, self._seconds_each, self._shortest = 0, 0.0, 0.0, inf
-        # An outage: since when, whose GET is the probe and when the next one is due, and whose looks wait for its answer.
+        # An outage: since when, whose GETs are the probes and when the next ones are due, and whose looks wait for its answer.
         self._failing: set[str] = set()
         self._away_since: float | None = None
-        self._probe, self._probe_at = "", 0.0
+        self._is_told = False
+        self._probes: set[str] = set()
+        self._probe_at = 0.0
         self._held: dict[Waiter, None] = {}
 
     def join(self, waiter: Waiter, now: Now) -> None:
@@ -108,7 +110,7 @@ class Poll:
         """Have every wait go on alone."""
         for waiter in [waiter for waiters in self._waiters.values() for waiter in waiters]:
             waiter.goes_on_alone()
-        self._waiters, self.size = {}, 0
+        self.__init__(self._limits, self._draw, self._in_flight)  # type: ignore[misc]
 
     def next_at(self, now: Now) -> float:
         """Return the loop time of the next :meth:`tick`; infinite when only an answer brings one about."""
@@ -117,7 +119,7 @@ class Poll:
         at = self._plan[0][0] if self._plan else inf
         if self._queue:
             at = min(at, now.loop + min(max(DRAIN * self._shortest, 0.05), HANGS))
-        return min(at, self._probe_at) if self._held and not self._probe else at
+        return min(at, self._probe_at) if self._held and not self._probes else at
 
     def tick(self, now: Now) -> Iterator[str | Walk]:
         """Take up what is due by now, and yield what to send: a GET of a thread, or the next page of a walk."""
@@ -130,12 +132,13 @@ class Poll:
                 else:
                     entry.is_late = True
                     self._ask_all(entry.of.due, now)
-        if self._held and not self._probe and now.loop >= self._probe_at:
-            # One that failed before may be the only one that fails.
-            waiter = min(self._held, key=lambda held: held.wait.thread_id in self._failing)
-            self._probe = waiter.wait.thread_id
-            self._unplan(waiter)
-            self._enqueue(waiter, now, first=True)
+        if self._held and not self._probes and now.loop >= self._probe_at:
+            # Those that failed before may be the only ones that fail.
+            held = [held for held in self._held if held.wait.thread_id not in self._failing] or list(self._held)
+            for waiter in {held[int(self._draw() * len(held))]: None for _ in range(STREAK)}:
+                self._probes.add(waiter.wait.thread_id)
+                self._unplan(waiter)
+                self._enqueue(waiter, now, first=True)
         while self._pages and self._reading < max(self._in_flight // 4, 1):
             self._reading += 1
             yield self._pages.popitem(last=False)[0]
@@ -149,13 +152,13 @@ class Poll:
         is_late = now - next(iter(self._queue.values())) > max(drain, HANGS)
         wanted = ceil(len(self._queue) * (self._seconds if is_late else self._seconds_each) / drain)
         hanging = sum(sent < now - HANGS for sent in self._asked.values())
-        return min(hanging + max(wanted, 1), self._in_flight)
+        return min(hanging, 3 * self._in_flight) + min(max(wanted, 1), self._in_flight)
 
     # Planning
 
     def _is_due(self, waiter: Waiter, now: Now) -> None:
         a_list = None if waiter.key is None or waiter.is_sharp else self._lists[waiter.key]
-        is_over = self._away_since is not None or waiter.wait.is_at_its_end(now.epoch)
+        is_over = waiter.wait.is_at_its_end(now.epoch)
         if a_list is None or is_over or not a_list.is_open(now.loop) or (a_list.walk and a_list.walk.is_late):
             self._ask(waiter, now)
             return
@@ -176,11 +179,12 @@ class Poll:
         is_at_its_end = waiter.wait.is_at_its_end(now.epoch)
         if not is_at_its_end:
             self._keep_deadline(waiter, now)
-        if self._away_since is None or is_at_its_end:
+        is_alone = is_at_its_end and len(self._queue) + len(self._asked) < self._in_flight
+        if self._away_since is None or is_alone:
             self._enqueue(waiter, now, first=is_at_its_end)
             return
         self._held[waiter] = None
-        if waiter.seen_at is None:
+        if waiter.seen_at is None or is_at_its_end:
             # Alone it would look at once.
             self._probe_at = min(self._probe_at, now.loop)
 
@@ -203,7 +207,7 @@ class Poll:
     def _unqueue(self, thread_id: str) -> None:
         if thread_id in self._queue:
             del self._queue[thread_id]
-            self._probe = "" if self._probe == thread_id else self._probe
+            self._probes.discard(thread_id)
 
     def _plan_at(self, at: float, entry: Waiter | Walk, now: Now) -> None:
         if isinstance(entry, Waiter) and entry.wait.deadline is not None:
@@ -266,11 +270,10 @@ class Poll:
         # A failure is no look of those who did not ask: two waits on one thread would keep each other awake.
         mates = self._waiters.get(thread_id, ())
         waiters = {mate: None for mate in mates if mate.is_asking or not passing}
-        if self._probe == thread_id:
-            self._probe = ""
-            # Its failure is the look of all who were held for it, but of those who may ask once more.
-            waiters |= {held: None for held in self._held if passing and not held.wait.is_at_its_end(now.epoch)}
-            self._ask_all({held: None for held in self._held if held not in waiters}, now)
+        if thread_id in self._probes:
+            self._probes.discard(thread_id)
+            # That all of them failed is the look of all who were held for them.
+            waiters |= self._held if passing and not self._probes else {}
         for waiter in waiters:
             self._unplan(waiter)
             waiter.seen_at = now.loop
@@ -292,7 +295,6 @@ class Poll:
             return waiter.fetched(answer, now.epoch)
         if not isinstance(answer, CapyRequestError):
             raise answer
-        is_out_of_sight = self._away_since is not None and self.size > FEW
         if not is_passing(answer):
             return waiter.failed(answer, now.epoch)
         # Asked once more before the look counts as failed, as often and for as long as a wait of its own would.
@@ -301,7 +303,7 @@ class Poll:
         took = now.loop - waiter.tried_since
         is_last = waiter.attempts + 1 >= self._limits.attempts or took + pause > self._limits.total
         if is_last or waiter.wait.is_at_its_end(now.epoch):
-            return waiter.failed(answer, now.epoch, muted=is_out_of_sight)
+            return waiter.failed(answer, now.epoch, muted=self._away_since is not None and self._is_told)
         return waiter.tries_again(pause)
 
     def _is_away(self, thread_id: str, error: CapyRequestError, sent: float, now: Now) -> None:
@@ -309,13 +311,14 @@ class Poll:
         if self._away_since is None:
             if len(self._failing) < STREAK:
                 return
-            self._away_since = now.loop
-            if self.size > FEW:
-                log.warning("%d waits slow down together, since nobody gets an answer: %s", self.size, error)
+            self._away_since, self._is_told = now.loop, False
             queue, self._queue = self._queue, OrderedDict()
             self._ask_all({waiter: None for queued in queue for waiter in self._waiters[queued]}, now)
         elif sent < self._probe_at:
             return
+        elif not self._is_told and self.size > FEW:
+            self._is_told = True
+            log.warning("%d waits slow down together, since nobody gets an answer: %s", self.size, error)
         retry_after = error.retry_after if isinstance(error, CapyAPIError) else None
         pause = min((now.loop - self._away_since) / 2, LONGEST_OUTAGE_PAUSE)
         self._probe_at = now.loop + max(retry_after or 0.0, pause, FIRST_LOOK_WITHIN)
@@ -324,7 +327,7 @@ class Poll:
         self._failing.clear()
         if self._away_since is None or sent < self._away_since:
             return
-        if self.size > FEW:
+        if self._is_told:
             log.info("%d waits go on after %.0f s without an answer", self.size, now.loop - self._away_since)
         self._away_since = None
         for a_list in self._lists.values():
@@ -338,6 +341,7 @@ class Poll:
 
     def _next_page(self, walk: Walk, now: Now) -> None:
         self._plan_at(min(walk.began + walk.shortest, now.loop + PATIENCE), walk, now)
+        walk.asked_at = now.loop
         self._pages[walk] = None
 
     def got_page(self, walk: Walk, answer: GlancePage | CapyRequestError, now: Now) -> None:
@@ -367,8 +371,7 @@ class Poll:
 
     def _read(self, walk: Walk, page: GlancePage, now: Now) -> bool:
         """Take in what a page shows; return whether to read the next one."""
-        if self._away_since is None:
-            self._failing.clear()
+        self._is_there(walk.asked_at, now)
         saved = 0.0
         for item in page["items"]:
             # Most of what a page shows is as it was, or somebody else's: this loop is what polling costs.
@@ -377,10 +380,11 @@ class Poll:
                     self._unqueue(item["id"])
                 saved += sum(self._shown(waiter, item, walk, now) for waiter in tuple(waiters))
         cursor = (page.get("nextCursor") if page.get("hasMore") else None) or ""
-        return walk.goes_on(saved, cursor) and self._away_since is None
+        return walk.goes_on(saved, cursor)
 
     def _ask_for_the_missing(self, a_list: List, walk: Walk, now: Now) -> None:
-        for waiter in [waiter for waiter in a_list.members if waiter.is_missing(walk.began, now.loop)]:
+        missing = [waiter for waiter in a_list.members if waiter.is_missing(walk.began, now.loop)]
+        for waiter in [waiter for waiter in missing if waiter.wait.thread_id not in self._asked]:
             # A thread may slip from a page to one that was read before; a list that shows nobody shows none of them.
             waiter.missed += 1 if walk.has_paid else MISSES
             self._ask(waiter, now)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_capy.exceptions import api_error_class
+from airflow_provider_capy.exceptions import CapyNoAnswerError, api_error_class
 from airflow_provider_capy.lifecycle import Outcome, Policy
 from tests.unit.polling import virtual
 from tests.unit.polling.virtual import FakeCapy, Life, Triggerer, Waiter, plain_looks, run
@@ -213,13 +213,11 @@ def test_a_failing_server_slows_all_down_and_is_told_once(what: str, caplog: pyt
     assert max(len(waiter.lines) for waiter in waiters) <= 2
 
 
-def test_an_outage_that_lasts_ends_every_wait_by_a_failure_of_its_own() -> None:
+def test_an_outage_that_lasts_ends_every_wait_when_its_own_tolerance_is_over() -> None:
     capy = FakeCapy({f"t{number}": RUNNING for number in range(50)}, faults=[(20.0, 1e9, "down")])
     waiters = crowd(50)
     watch(capy, waiters, 2000.0)
     assert {waiter.event.outcome for waiter in waiters} == {Outcome.POLL_FAILED}
-    asked = {request.thread_id for request in capy.requests if not request.ok}
-    assert asked >= {waiter.thread_id for waiter in waiters}
     assert all(60.0 <= waiter.event.failure.blind < 100.0 for waiter in waiters)
 
 
@@ -230,7 +228,7 @@ def test_an_outage_is_asked_about_ever_seldomer_and_told_once(caplog: pytest.Log
     watch(capy, waiters, 5000.0)
     assert {waiter.event.outcome for waiter in waiters} == {Outcome.READY}
     asked = [request.at for request in capy.requests if 20.0 <= request.at < 1820.0]
-    assert len(asked) < 30
+    assert len(asked) < 70
     assert sum(at < 320.0 for at in asked) > 2 * sum(at > 1520.0 for at in asked)
     assert max(len(waiter.lines) for waiter in waiters) <= 3
 
@@ -369,3 +367,37 @@ def test_a_get_that_fails_is_made_again_although_a_deadline_is_kept_meanwhile() 
     watch(capy, waiters, 900.0)
     assert waiter.event.outcome is Outcome.READY
     assert waiter.ended < 80.0
+
+
+@pytest.mark.parametrize("takes", [0.01, 30.0])
+def test_a_few_threads_without_an_answer_hold_nobody_else_up(monkeypatch: pytest.MonkeyPatch, takes: float) -> None:
+    broken = {f"t{number}" for number in range(10)}
+
+    class Partly(FakeCapy):
+        async def _once(self, call: Any) -> Any:
+            if call.path.rsplit("/", 1)[1] in broken:
+                await asyncio.sleep(takes)
+                raise CapyNoAnswerError("nothing")
+            return await super()._once(call)
+
+    capy = Partly({f"t{number}": settling(100.0 + number) for number in range(210)})
+    waiters = crowd(210, tolerated=None)
+    watch(capy, waiters, 1000.0)
+    assert {waiter.event is None for waiter in waiters[:10]} == {True}
+    assert {waiter.event.outcome for waiter in waiters[10:]} == {Outcome.READY}
+    assert max(waiter.ended - 100.0 - number for number, waiter in enumerate(waiters) if number >= 10) < 45.0
+
+
+def test_deadlines_are_kept_where_nobody_gets_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(FakeCapy):
+        async def _once(self, call: Any) -> Any:
+            if virtual.now() > 20.0:
+                await asyncio.sleep(30.0)
+                raise CapyNoAnswerError("nothing")
+            return await super()._once(call)
+
+    capy = Hanging({f"t{number}": RUNNING for number in range(1000)})
+    waiters = crowd(1000, deadline=600.0, tolerated=None)
+    watch(capy, waiters, 3000.0)
+    assert {waiter.event.outcome for waiter in waiters} == {Outcome.TIMEOUT}
+    assert max(waiter.ended for waiter in waiters) < 600.0 + 2 * 65.0
