@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RETRY_AFTER = 8.0
 OUTAGE_SECONDS = 18.0
-LIFE_SECONDS = 8.0
+LIFE_SECONDS = 16.0
 FAILS = {"refused_thread_id", "rotated"}
 OUTAGES = ("outage_worker", "outage_deferred", "outage_group.create", "outage_group.wait", "outage_reschedule")
 WAITING = {"running", "deferred", "up_for_reschedule"}
