@@ -232,7 +232,7 @@ async def test_thousands_of_waits_that_come_and_go_leave_nothing(capy: ScriptedC
         del waits
         await asyncio.sleep(0)
         gc.collect()
-        left = sum(isinstance(one, (Waiter, Poll, Walk)) for one in gc.get_objects())
+        left = sum(type(one) in (Waiter, Poll, Walk) for one in gc.get_objects())
         return len(asyncio.all_tasks()), process.num_fds(), left
 
     before = await come_and_go(3)
