@@ -93,8 +93,8 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "poll_requests": {
                         "description": (
-                            "How many requests for single threads a triggerer's poll of one connection may have under way, "
-                            "and four times as many as for pages.\n"
+                            "How many requests for single threads a triggerer's poll of one connection may have under way; "
+                            "a quarter as many for pages, and three times as many that hang, in addition.\n"
                         ),
                         "version_added": "0.1.0",
                         "type": "integer",
