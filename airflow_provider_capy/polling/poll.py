@@ -257,7 +257,9 @@ class Poll:
 
     def got(self, thread_id: str, answer: Thread | Exception, now: Now) -> None:
         """Take in what the GET of a thread came to."""
-        sent = self._asked.pop(thread_id)
+        if (sent := self._asked.pop(thread_id, None)) is None:
+            # Asked for before the poll broke: nobody waits for it here any more.
+            return
         self._seconds += 0.2 * (now.loop - sent - self._seconds)
         # Shared by those that were under way with it: on a busy machine more at a time take longer, and gain nothing. Where Capy
         # is what is slow they do gain, which shows when this does not keep up.
